@@ -1,0 +1,1 @@
+//! The scenarios stand in `tests/`; this crate only names them.
