@@ -1,1 +1,345 @@
-//! Under construction.
+//! The one table: its keys, its items and the few kinds of write that are made to it.
+//!
+//! Everything is stored through aws-sdk-dynamodb; the local stack's embedded engine speaks the same protocol.
+//! Reads treat expired items as absent, because DynamoDB sweeps them up to days late. Every write is conditional on
+//! what its author read, and its [`Outcome`] tells whether it was made, or what stood in the way.
+
+mod keys;
+mod table;
+mod transaction;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, Select};
+use jiff::Timestamp;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use keys::{IndexKey, Key, index_partition, partition};
+pub use transaction::{Condition, Expression, Outcome, Transaction, Write};
+
+/// An item as DynamoDB holds it.
+pub type Item = HashMap<String, AttributeValue>;
+
+/// The store could not be asked, or did not hold what it should.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// DynamoDB did not answer, refused, or was too busy. For a write it is not known whether it was made.
+    #[error("the store could not be reached: {0}")]
+    Unavailable(String),
+    /// An item is not in the form in which it is written.
+    #[error("the item {key} is not in the expected form: {reason}")]
+    Malformed {
+        /// Partition and sort key.
+        key: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// The table, through aws-sdk-dynamodb. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    client: Client,
+    table: String,
+}
+
+/// Part of a listing, and where it goes on.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// The items, expired ones left out.
+    pub items: Vec<Item>,
+    /// What to pass to go on; `None` at the end.
+    pub next: Option<Item>,
+}
+
+impl Store {
+    /// The table named `table`, reached through `client`.
+    #[must_use]
+    pub fn new(client: Client, table: String) -> Self {
+        Self { client, table }
+    }
+
+    /// Reads one item, consistently. One call.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn get(&self, key: &Key, now: Timestamp) -> Result<Option<Item>, StoreError> {
+        let answer = self
+            .client
+            .get_item()
+            .table_name(&self.table)
+            .set_key(Some(key.to_item()))
+            .consistent_read(true)
+            .send()
+            .await
+            .map_err(unavailable)?;
+        Ok(answer.item.filter(|item| !is_expired(item, now)))
+    }
+
+    /// Reads up to 100 items, consistently, in no particular order. One call for each hundred and for each part that
+    /// DynamoDB leaves over.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn get_all(&self, keys: &[Key], now: Timestamp) -> Result<Vec<Item>, StoreError> {
+        let mut found = Vec::with_capacity(keys.len());
+        for hundred in keys.chunks(100) {
+            let mut wanted = Some(
+                KeysAndAttributes::builder()
+                    .set_keys(Some(hundred.iter().map(Key::to_item).collect()))
+                    .consistent_read(true)
+                    .build()
+                    .map_err(|error| StoreError::Unavailable(error.to_string()))?,
+            );
+            while let Some(keys) = wanted.take() {
+                let answer = self
+                    .client
+                    .batch_get_item()
+                    .request_items(&self.table, keys)
+                    .send()
+                    .await
+                    .map_err(unavailable)?;
+                found.extend(
+                    answer
+                        .responses
+                        .into_iter()
+                        .flatten()
+                        .flat_map(|(_, items)| items),
+                );
+                wanted = answer
+                    .unprocessed_keys
+                    .and_then(|mut left| left.remove(&self.table))
+                    .filter(|left| !left.keys.is_empty());
+                if wanted.is_some() {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+        found.retain(|item| !is_expired(item, now));
+        Ok(found)
+    }
+
+    /// Reads a whole partition, consistently, in the order of its sort keys. One call for each megabyte.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn partition(&self, pk: &str, now: Timestamp) -> Result<Vec<Item>, StoreError> {
+        self.partition_from(pk, "", now).await
+    }
+
+    /// Reads the items of a partition whose sort keys begin with `sk_prefix`, consistently and in order.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn partition_from(
+        &self,
+        pk: &str,
+        sk_prefix: &str,
+        now: Timestamp,
+    ) -> Result<Vec<Item>, StoreError> {
+        let mut items = Vec::new();
+        let mut start = None;
+        loop {
+            let mut query = self
+                .client
+                .query()
+                .table_name(&self.table)
+                .consistent_read(true)
+                .expression_attribute_values(":pk", AttributeValue::S(pk.to_owned()))
+                .set_exclusive_start_key(start);
+            query = if sk_prefix.is_empty() {
+                query.key_condition_expression("pk = :pk")
+            } else {
+                query
+                    .key_condition_expression("pk = :pk AND begins_with(sk, :sk)")
+                    .expression_attribute_values(":sk", AttributeValue::S(sk_prefix.to_owned()))
+            };
+            let answer = query.send().await.map_err(unavailable)?;
+            items.extend(answer.items.unwrap_or_default());
+            start = answer.last_evaluated_key;
+            if start.is_none() {
+                break;
+            }
+        }
+        items.retain(|item| !is_expired(item, now));
+        Ok(items)
+    }
+
+    /// Reads a page of an index partition in the order of its sort keys. The index lags behind the table, so what it
+    /// says is read again before anything is decided by it. One call.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn index_page(
+        &self,
+        gsi1pk: &str,
+        limit: Option<i32>,
+        start: Option<Item>,
+        now: Timestamp,
+    ) -> Result<Page, StoreError> {
+        let answer = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .index_name(table::INDEX)
+            .key_condition_expression("gsi1pk = :pk")
+            .expression_attribute_values(":pk", AttributeValue::S(gsi1pk.to_owned()))
+            .select(Select::AllAttributes)
+            .set_limit(limit)
+            .set_exclusive_start_key(start)
+            .send()
+            .await
+            .map_err(unavailable)?;
+        let mut items = answer.items.unwrap_or_default();
+        items.retain(|item| !is_expired(item, now));
+        Ok(Page {
+            items,
+            next: answer.last_evaluated_key,
+        })
+    }
+
+    /// Reads an index partition to its end, or until `enough` items are there.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn index(
+        &self,
+        gsi1pk: &str,
+        enough: Option<usize>,
+        now: Timestamp,
+    ) -> Result<Vec<Item>, StoreError> {
+        let mut items = Vec::new();
+        let mut start = None;
+        loop {
+            let limit = enough.and_then(|enough| i32::try_from(enough).ok());
+            let page = self.index_page(gsi1pk, limit, start, now).await?;
+            items.extend(page.items);
+            start = page.next;
+            if start.is_none() || enough.is_some_and(|enough| items.len() >= enough) {
+                return Ok(items);
+            }
+        }
+    }
+
+    /// Writes one item if `condition` holds. One call.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when it is not known whether the write was made.
+    pub async fn put(
+        &self,
+        item: Item,
+        condition: &Condition,
+        now: Timestamp,
+    ) -> Result<Outcome, StoreError> {
+        transaction::put(&self.client, &self.table, item, condition, now).await
+    }
+
+    /// Deletes one item if `condition` holds. One call.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when it is not known whether the write was made.
+    pub async fn delete(
+        &self,
+        key: &Key,
+        condition: &Condition,
+        now: Timestamp,
+    ) -> Result<Outcome, StoreError> {
+        transaction::delete(&self.client, &self.table, key, condition, now).await
+    }
+
+    /// Makes all writes of `transaction`, or none. One call, and one more for each conflict with another transaction.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when it is not known whether the writes were made.
+    pub async fn transact(&self, transaction: &Transaction, now: Timestamp) -> Result<Outcome, StoreError> {
+        transaction::transact(&self.client, &self.table, transaction, now).await
+    }
+
+    /// Creates the table with its index, time to live and stream, if it is not there. For the local stack; in AWS the
+    /// template does it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn create_table(&self) -> Result<(), StoreError> {
+        table::create(&self.client, &self.table).await
+    }
+
+    /// Asks for one item that is never there, so that the connection stands and the permissions are known to be right.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.client
+            .get_item()
+            .table_name(&self.table)
+            .set_key(Some(Key::new("PING", "PING").to_item()))
+            .send()
+            .await
+            .map_err(unavailable)?;
+        Ok(())
+    }
+}
+
+/// Turns `record` into an item under `key`, listed in the index under `index`, swept after `expires_at`.
+///
+/// # Errors
+/// [`StoreError::Malformed`] when the record has a shape that DynamoDB cannot hold.
+pub fn to_item<T: Serialize>(
+    key: &Key,
+    record: &T,
+    index: Option<&IndexKey>,
+    expires_at: Option<Timestamp>,
+) -> Result<Item, StoreError> {
+    let mut item: Item = serde_dynamo::to_item(record).map_err(|error| StoreError::Malformed {
+        key: key.to_string(),
+        reason: error.to_string(),
+    })?;
+    item.extend(key.to_item());
+    if let Some(index) = index {
+        item.extend(index.to_item());
+    }
+    if let Some(at) = expires_at {
+        item.insert(
+            "expires_at".to_owned(),
+            AttributeValue::N(at.as_second().to_string()),
+        );
+    }
+    Ok(item)
+}
+
+/// Reads a record back from its item.
+///
+/// # Errors
+/// [`StoreError::Malformed`] names the item and what is wrong with it.
+pub fn from_item<T: DeserializeOwned>(item: &Item) -> Result<T, StoreError> {
+    serde_dynamo::from_item(item.clone()).map_err(|error| StoreError::Malformed {
+        key: Key::of(item).to_string(),
+        reason: error.to_string(),
+    })
+}
+
+/// Whether the item's time to live has passed.
+fn is_expired(item: &Item, now: Timestamp) -> bool {
+    matches!(item.get("expires_at"), Some(AttributeValue::N(at)) if at.parse::<i64>().is_ok_and(|at| at <= now.as_second()))
+}
+
+/// Describes why DynamoDB could not be asked, in words that hold no item's content.
+fn unavailable<E>(error: SdkError<E>) -> StoreError
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+    SdkError<E>: ProvideErrorMetadata + std::error::Error,
+{
+    let reason = match error.as_service_error() {
+        Some(refused) => format!(
+            "{}: {}",
+            refused.code().unwrap_or("unknown error"),
+            refused.message().unwrap_or("no message")
+        ),
+        None => DisplayErrorContext(&error).to_string(),
+    };
+    StoreError::Unavailable(reason)
+}
