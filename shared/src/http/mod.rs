@@ -1,1 +1,306 @@
-//! Under construction.
+//! The HTTP edge: from API Gateway's request to a handler's call, and from its result to the answer.
+
+mod call;
+mod cors;
+pub mod fields;
+mod identity;
+pub mod paging;
+mod problem;
+mod reply;
+pub mod routes;
+
+use std::future::Future;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use lambda_http::request::RequestContext;
+use lambda_http::{Body, Request, RequestExt, Response};
+
+pub use call::{Call, OpenCall};
+pub use fields::{Fields, Input};
+pub use identity::{Identity, Role};
+pub use paging::Page;
+pub use problem::{Code, InputFault, Problem};
+pub use reply::Reply;
+
+use crate::app::App;
+use crate::telemetry::{self, CallCounts, Invocation, redact};
+
+/// Longest body that is taken, in bytes.
+pub const MAX_BODY_BYTES: usize = 256 * 1024;
+
+/// Longest correlation id that is taken over from a caller, in characters.
+const MAX_CORRELATION_ID: usize = 128;
+
+/// How long before the invocation's end a handler is given up, so that there is time left for the answer.
+const TIME_FOR_THE_ANSWER: Duration = Duration::from_millis(250);
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
+
+/// Two years, the least that browsers' preload lists ask for is one.
+const HSTS: &str = "max-age=63072000; includeSubDomains";
+
+/// Serves a request of a route that needs a token. `handle` is called when the request has a verified caller and a
+/// body of at most [`MAX_BODY_BYTES`]; its result becomes the answer.
+///
+/// Every answer has the request's ids, the security headers and, for an allowed origin, those of CORS. `OPTIONS` is
+/// answered here. What failed is logged here, once. The answer's extensions hold the [`CallCounts`].
+pub async fn serve<H, F>(app: &App, request: Request, handle: H) -> Response<Body>
+where
+    H: FnOnce(Call) -> F,
+    F: Future<Output = Result<Reply, Problem>>,
+{
+    let identity = identity::identify(request.request_context_ref(), &app.config().operator_scope);
+    serve_open(app, request, async move |request| {
+        let identity = identity?;
+        handle(Call { identity, request }).await
+    })
+    .await
+}
+
+/// Serves a request of a route that is open to anyone, as [`serve`] does otherwise.
+pub async fn serve_open<H, F>(app: &App, request: Request, handle: H) -> Response<Body>
+where
+    H: FnOnce(OpenCall) -> F,
+    F: Future<Output = Result<Reply, Problem>>,
+{
+    let origin = cors::allowed_origin(app.config(), request.headers());
+    let time_left = time_left(&request);
+    let call = open_call(request);
+    let invocation = Invocation {
+        request_id: call.request_id.clone(),
+        correlation_id: call.correlation_id.clone(),
+        function: app.function(),
+    };
+    let ids = (call.request_id.clone(), call.correlation_id.clone());
+    let preflight = call.method == Method::OPTIONS;
+
+    let (result, calls) = telemetry::in_invocation(invocation, async move {
+        let started = app.clock().now();
+        let (method, route) = (call.method.clone(), call.route());
+        let result = if preflight {
+            Ok(Reply::empty(StatusCode::NO_CONTENT))
+        } else if call.body.len() > MAX_BODY_BYTES {
+            Err(Problem::new(Code::PayloadTooLarge))
+        } else {
+            within(time_left, handle(call)).await
+        };
+        let took = app.clock().now().duration_since(started);
+        log(&method, route, &result, took.as_millis());
+        result
+    })
+    .await;
+
+    let mut response = match result {
+        Ok(reply) => from_reply(reply),
+        Err(problem) => from_problem(&problem, &ids.0),
+    };
+    let headers = response.headers_mut();
+    cors::add_headers(headers, origin.as_ref());
+    if preflight {
+        cors::add_preflight_headers(headers, origin.as_ref());
+    }
+    add_standing_headers(headers, &ids.0, &ids.1);
+    response.extensions_mut().insert::<CallCounts>(calls);
+    response
+}
+
+/// The result of `work`, or a problem when it takes longer than the invocation may.
+async fn within(
+    time_left: Option<Duration>,
+    work: impl Future<Output = Result<Reply, Problem>>,
+) -> Result<Reply, Problem> {
+    match time_left {
+        Some(time_left) => tokio::time::timeout(time_left, work).await.unwrap_or_else(|_| {
+            Err(Problem::new(Code::UpstreamTimeout).because("the invocation's time was used up"))
+        }),
+        None => work.await,
+    }
+}
+
+/// How long a handler may take, from the deadline that Lambda sets; `None` where there is no deadline.
+fn time_left(request: &Request) -> Option<Duration> {
+    let deadline = Duration::from_millis(request.lambda_context_ref()?.deadline);
+    if deadline.is_zero() {
+        return None;
+    }
+    // The deadline is by the system's clock, whatever time the local stack pretends it is.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Some(deadline.saturating_sub(now).saturating_sub(TIME_FOR_THE_ANSWER))
+}
+
+fn open_call(request: Request) -> OpenCall {
+    let context = match request.request_context_ref() {
+        Some(RequestContext::ApiGatewayV2(context)) => Some(context),
+        _ => None,
+    };
+    // API Gateway's own id is the one that its access log has, too.
+    let request_id = context
+        .and_then(|context| context.request_id.clone())
+        .or_else(|| {
+            request
+                .lambda_context_ref()
+                .map(|context| context.request_id.clone())
+        })
+        .filter(|id| is_safe_id(id))
+        .unwrap_or_else(telemetry::new_id);
+    let correlation_id = request
+        .headers()
+        .get(X_CORRELATION_ID)
+        .and_then(|id| id.to_str().ok())
+        .filter(|id| is_safe_id(id))
+        .map_or_else(telemetry::new_id, str::to_owned);
+    let path = request.raw_http_path().to_owned();
+    let keyed = context
+        .and_then(|context| context.route_key.as_deref())
+        .and_then(routes::by_key);
+    let (route, params) = match keyed {
+        // API Gateway has matched the path already and hands on the variables decoded.
+        Some(route) => {
+            let params = request
+                .path_parameters_ref()
+                .map(|params| {
+                    params
+                        .iter()
+                        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                        .collect()
+                })
+                .unwrap_or_default();
+            (Some(route), params)
+        }
+        None => match routes::find(request.method(), &path) {
+            routes::Found::Route { route, params } => (
+                Some(route),
+                params
+                    .into_iter()
+                    .map(|(name, value)| (name.to_owned(), value))
+                    .collect(),
+            ),
+            _ => (None, Vec::new()),
+        },
+    };
+    let query = request.query_string_parameters();
+    let (parts, body) = request.into_parts();
+    OpenCall {
+        method: parts.method,
+        path,
+        route,
+        params,
+        query,
+        headers: parts.headers,
+        body: match body {
+            Body::Text(text) => text.into_bytes(),
+            Body::Binary(bytes) => bytes,
+            _ => Vec::new(),
+        },
+        request_id,
+        correlation_id,
+    }
+}
+
+/// Whether `id` may be handed on in headers and logs as it is.
+fn is_safe_id(id: &str) -> bool {
+    (1..=MAX_CORRELATION_ID).contains(&id.len())
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_.:/+=@~".contains(&b))
+}
+
+fn log(method: &Method, route: &str, result: &Result<Reply, Problem>, duration_ms: i128) {
+    let calls = telemetry::current_calls();
+    let duration_ms = u64::try_from(duration_ms).unwrap_or_default();
+    let (method, dynamodb, snaptrade) = (method.as_str(), calls.dynamodb, calls.snaptrade);
+    match result {
+        Ok(reply) => {
+            let status = reply.status.as_u16();
+            tracing::info!(
+                method,
+                route,
+                status,
+                duration_ms,
+                dynamodb,
+                snaptrade,
+                "answered"
+            );
+        }
+        Err(problem) => {
+            let (code, status) = (problem.code().as_str(), problem.code().status().as_u16());
+            let cause = redact::text(problem.cause().unwrap_or_default());
+            let cause: &str = &cause;
+            if problem.code().status().is_server_error() {
+                tracing::error!(
+                    method,
+                    route,
+                    status,
+                    code,
+                    cause,
+                    duration_ms,
+                    dynamodb,
+                    snaptrade,
+                    "failed"
+                );
+            } else {
+                tracing::info!(
+                    method,
+                    route,
+                    status,
+                    code,
+                    cause,
+                    duration_ms,
+                    dynamodb,
+                    snaptrade,
+                    "refused"
+                );
+            }
+        }
+    }
+}
+
+fn from_reply(reply: Reply) -> Response<Body> {
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = reply.status;
+    if let Some(body) = reply.body {
+        *response.body_mut() = Body::Text(body);
+        let json = HeaderValue::from_static("application/json");
+        response.headers_mut().insert(CONTENT_TYPE, json);
+    }
+    for (name, value) in reply.headers {
+        response.headers_mut().insert(name, value);
+    }
+    response
+}
+
+fn from_problem(problem: &Problem, request_id: &str) -> Response<Body> {
+    let mut response = Response::new(Body::Text(problem.body(request_id)));
+    *response.status_mut() = problem.code().status();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    if let Some(seconds) = problem.retry_after_seconds() {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if !problem.allow().is_empty()
+        && let Ok(allow) = HeaderValue::from_str(&problem.allow().join(", "))
+    {
+        headers.insert(ALLOW, allow);
+    }
+    response
+}
+
+fn add_standing_headers(headers: &mut HeaderMap, request_id: &str, correlation_id: &str) {
+    headers.insert(STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(HSTS));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    for (name, id) in [(X_REQUEST_ID, request_id), (X_CORRELATION_ID, correlation_id)] {
+        // Both were checked to be plain ASCII, so that none is ever left out here.
+        if let Ok(id) = HeaderValue::from_str(id) {
+            headers.insert(name, id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -111,7 +111,7 @@ fn cut_secrets(text: &str) -> Option<String> {
             .unwrap_or(value.len());
         let value = value.get(skipped..)?;
         let length = value
-            .find(|c: char| matches!(c, '&' | '"' | '\\' | '\'' | ',' | ';' | '}' | ')' | ']' | '\n'))
+            .find(['&', '"', '\\', '\'', ',', ';', '}', ')', ']', '\n'])
             .unwrap_or(value.len());
         let starts = at.saturating_add(separator.len()).saturating_add(skipped);
         let inside_earlier = found.last().is_some_and(|(_, end)| starts < *end);
