@@ -88,7 +88,8 @@ impl Environment {
 }
 
 /// What counts against the limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Counts {
     /// Users registered at SnapTrade.
     #[default]

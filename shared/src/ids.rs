@@ -139,6 +139,23 @@ impl AttemptId {
         Self(text)
     }
 
+    /// The revision that a record begins with that this attempt writes. It differs from attempt to attempt, so that
+    /// a record which went and came again is never taken for the one that was read before.
+    #[must_use]
+    pub fn first_revision(&self) -> u64 {
+        let value = |c: u8| match c {
+            b'a'..=b'z' => u64::from(c - b'a'),
+            b'2'..=b'7' => u64::from(c - b'2') + 26,
+            _ => 0,
+        };
+        // Ten characters of five bits leave room below 2^53, where every reader of JSON still counts exactly.
+        self.0
+            .bytes()
+            .take(10)
+            .fold(0, |revision, c| (revision << 5) | value(c))
+            + 1
+    }
+
     /// The attempt as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -14,3 +14,4 @@ pub mod secrets;
 pub mod snaptrade;
 pub mod store;
 pub mod telemetry;
+pub mod user_secrets;

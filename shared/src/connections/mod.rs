@@ -1,1 +1,11 @@
-//! Under construction.
+//! The limit: who may exist at SnapTrade, who gives way, and how nothing is lost meanwhile.
+
+pub mod adoption;
+pub mod clearing;
+pub mod leaving;
+pub mod machine;
+pub mod opening;
+pub mod policy;
+pub mod records;
+pub mod registration;
+pub mod timing;

@@ -1,0 +1,347 @@
+//! Deleting a user at SnapTrade and here: by an operator, or at the user's own wish.
+
+use super::clearing::{Cleared, Clearing};
+use super::machine::{
+    Author, Change, CommitOutcome, Context, Effect, Entry, Expect, Fault, Guard, Input, Machine, Next,
+    SlotsChange, Transition, Write,
+};
+use super::records::{Ghost, GhostState, HeldPlace, Reservation, ReservationKind, UserRecord, UserState};
+use super::registration::{accept, put_new_ghost};
+use super::timing::{self, LEASE, SKEW};
+use crate::ids::{Stem, UpstreamId, UserId};
+
+/// How often the decision is begun anew when others were faster.
+const MAX_ROUNDS: u32 = 4;
+
+/// What SnapTrade made of the deletion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UpstreamDeletion {
+    /// It is queued there.
+    Queued,
+    /// SnapTrade knew no such id.
+    UnknownThere,
+}
+
+/// Why a user was not deleted, or not wholly.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotLeft {
+    /// There is no such user.
+    #[error("there is no such user")]
+    Unknown,
+    /// The same user is being registered or deleted right now.
+    #[error("the same user is being registered or deleted right now")]
+    InProgress {
+        /// Seconds after which to try again.
+        retry_after: u64,
+    },
+    /// SnapTrade did not take the deletion. The user is on the way out; the sync goes on with it.
+    #[error("SnapTrade did not take the deletion: {0:?}")]
+    Snaptrade(Fault),
+    /// Others changed the user all the time, or the store did not answer.
+    #[error("the user could not be changed")]
+    Busy,
+}
+
+/// Deletes a user.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Leaving {
+    user: UserId,
+    stem: Stem,
+    author: Author,
+    rounds: u32,
+    record: Option<UserRecord>,
+    ghosts: Vec<Ghost>,
+    phase: Phase,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Phase {
+    Start,
+    Looking,
+    ReadingExpired,
+    Reserving(Box<UserRecord>, Vec<Ghost>),
+    Clearing(Box<Clearing>),
+    Freeing(UpstreamDeletion),
+    GivingUp(Fault),
+}
+
+type Step = Next<Result<UpstreamDeletion, NotLeft>>;
+
+impl Leaving {
+    /// Deletes `user`.
+    #[must_use]
+    pub fn new(user: UserId, author: Author) -> Self {
+        let stem = user.stem();
+        Self {
+            user,
+            stem,
+            author,
+            rounds: 0,
+            record: None,
+            ghosts: Vec::new(),
+            phase: Phase::Start,
+        }
+    }
+
+    fn go(&mut self, phase: Phase, effect: Effect) -> Step {
+        self.phase = phase;
+        Next::Do(effect)
+    }
+
+    fn look(&mut self) -> Step {
+        self.rounds += 1;
+        if self.rounds > MAX_ROUNDS {
+            return Next::Done(Err(NotLeft::Busy));
+        }
+        self.go(Phase::Looking, Effect::ReadEntry(self.stem.clone()))
+    }
+
+    fn enter(&mut self, entry: Entry, context: &Context<'_>) -> Step {
+        if let Some(user) = entry.user {
+            return match &user.state {
+                UserState::Active(active) => {
+                    let ghost = self.ghost(&active.upstream, context);
+                    let writes = vec![put_new_ghost(&ghost)];
+                    let record = self.record(vec![active.upstream.clone()], user.rev + 1, &user, context);
+                    self.reserve(record, Expect::Revision(user.rev), vec![ghost], writes, context)
+                }
+                UserState::Reserved(reservation) if timing::expired(reservation.until, context.now) => {
+                    self.go(Phase::ReadingExpired, Effect::ReadReservation(self.stem.clone()))
+                }
+                UserState::Reserved(reservation) => {
+                    let free = timing::after(reservation.until, SKEW);
+                    let retry_after = timing::seconds_until(free, context.now);
+                    Next::Done(Err(NotLeft::InProgress { retry_after }))
+                }
+            };
+        }
+        let Some(foreign) = entry.foreign else {
+            return Next::Done(Err(NotLeft::Unknown));
+        };
+        let ghost = self.ghost(&foreign.upstream, context);
+        let writes = vec![
+            put_new_ghost(&ghost),
+            Write::Foreign {
+                stem: self.stem.clone(),
+                extra: foreign.extra.then(|| foreign.upstream.clone()),
+                expect: Expect::Revision(foreign.rev),
+                becomes: Change::Gone,
+            },
+        ];
+        let record = UserRecord {
+            user_id: self.user.clone(),
+            rev: self.author.attempt.first_revision(),
+            created_at: foreign.created_at,
+            protected: false,
+            state: self.reservation(vec![foreign.upstream], context),
+        };
+        self.reserve(record, Expect::Absent, vec![ghost], writes, context)
+    }
+
+    fn take_over(&mut self, user: &UserRecord, ghosts: &[Ghost], context: &Context<'_>) -> Step {
+        let Some(reservation) = user.reservation() else {
+            return self.look();
+        };
+        let (mut after, mut kept, mut writes) = (reservation.after.clone(), Vec::new(), Vec::new());
+        for ghost in ghosts {
+            let taken = Ghost {
+                rev: ghost.rev + 1,
+                by: self.author.attempt.clone(),
+                was: None,
+                ..ghost.clone()
+            };
+            writes.push(Write::Ghost {
+                upstream: ghost.upstream.clone(),
+                expect: Expect::Revision(ghost.rev),
+                becomes: Change::Put(Box::new(taken.clone())),
+            });
+            kept.push(taken);
+        }
+        if let Some(upstream) = &reservation.upstream {
+            let ghost = self.ghost(upstream, context);
+            writes.push(put_new_ghost(&ghost));
+            kept.push(ghost);
+            after.push(upstream.clone());
+        }
+        let record = self.record(after, user.rev + 1, user, context);
+        self.reserve(record, Expect::Revision(user.rev), kept, writes, context)
+    }
+
+    fn reservation(&self, after: Vec<UpstreamId>, context: &Context<'_>) -> UserState {
+        UserState::Reserved(Reservation {
+            kind: ReservationKind::Leave,
+            attempt: self.author.attempt.clone(),
+            upstream: None,
+            until: timing::after(context.now, LEASE),
+            after,
+        })
+    }
+
+    fn record(
+        &self,
+        after: Vec<UpstreamId>,
+        rev: u64,
+        old: &UserRecord,
+        context: &Context<'_>,
+    ) -> UserRecord {
+        UserRecord {
+            rev,
+            protected: false,
+            state: self.reservation(after, context),
+            ..old.clone()
+        }
+    }
+
+    fn ghost(&self, upstream: &UpstreamId, context: &Context<'_>) -> Ghost {
+        Ghost {
+            upstream: upstream.clone(),
+            rev: self.author.attempt.first_revision(),
+            state: GhostState::Due,
+            by: self.author.attempt.clone(),
+            waits: Some(self.stem.clone()),
+            was: None,
+            sent_at: context.now,
+            accepted_at: None,
+        }
+    }
+
+    fn reserve(
+        &mut self,
+        record: UserRecord,
+        expect: Expect,
+        ghosts: Vec<Ghost>,
+        mut writes: Vec<Write>,
+        context: &Context<'_>,
+    ) -> Step {
+        let Some(reservation) = record.reservation() else {
+            return Next::Done(Err(NotLeft::Busy));
+        };
+        let held = HeldPlace {
+            attempt: self.author.attempt.clone(),
+            until: reservation.until,
+            kind: ReservationKind::Leave,
+        };
+        writes.push(Write::User {
+            stem: self.stem.clone(),
+            expect,
+            becomes: Change::Put(Box::new(record.clone())),
+        });
+        let slots = transition(0, vec![(self.stem.clone(), held)], Vec::new(), false);
+        let audit = vec![self.author.audit(&self.stem, "user.leaving", &[])];
+        let commit = self.author.commit("leave", context.now, slots, writes, audit);
+        self.go(Phase::Reserving(Box::new(record), ghosts), Effect::Commit(commit))
+    }
+
+    fn clear(&mut self, context: &mut Context<'_>) -> Step {
+        let Some(reservation) = self.record.as_ref().and_then(UserRecord::reservation) else {
+            return Next::Done(Err(NotLeft::Busy));
+        };
+        let mut clearing = Clearing::new(&reservation.after, reservation.until);
+        let next = clearing.advance(Input::Begin, context);
+        self.clearing(clearing, next, context)
+    }
+
+    fn clearing(&mut self, clearing: Clearing, next: Next<Cleared>, context: &Context<'_>) -> Step {
+        match next {
+            Next::Do(effect) => self.go(Phase::Clearing(Box::new(clearing)), effect),
+            Next::Done(Cleared::All { unknown_there }) => self.free(unknown_there, context),
+            Next::Done(Cleared::Refused { fault, .. } | Cleared::Unsettled(fault)) => {
+                self.give_up(fault, context)
+            }
+        }
+    }
+
+    fn free(&mut self, unknown_there: bool, context: &Context<'_>) -> Step {
+        let Some(record) = &self.record else {
+            return Next::Done(Err(NotLeft::Busy));
+        };
+        let mut writes: Vec<Write> = self
+            .ghosts
+            .iter()
+            .map(|ghost| accept(ghost, context.now))
+            .collect();
+        writes.push(Write::User {
+            stem: self.stem.clone(),
+            expect: Expect::Revision(record.rev),
+            becomes: Change::Gone,
+        });
+        let slots = transition(-1, Vec::new(), vec![self.stem.clone()], false);
+        let audit = vec![self.author.audit(&self.stem, "user.left", &[])];
+        let commit = self.author.commit("free", context.now, slots, writes, audit);
+        let deletion = if unknown_there {
+            UpstreamDeletion::UnknownThere
+        } else {
+            UpstreamDeletion::Queued
+        };
+        self.go(Phase::Freeing(deletion), Effect::Commit(commit))
+    }
+
+    fn give_up(&mut self, fault: Fault, context: &Context<'_>) -> Step {
+        let Some(mut record) = self.record.clone() else {
+            return Next::Done(Err(NotLeft::Busy));
+        };
+        let expect = Expect::Revision(record.rev);
+        record.rev += 1;
+        if let UserState::Reserved(reservation) = &mut record.state {
+            reservation.until = jiff::Timestamp::UNIX_EPOCH;
+        }
+        let held = HeldPlace {
+            attempt: self.author.attempt.clone(),
+            until: jiff::Timestamp::UNIX_EPOCH,
+            kind: ReservationKind::Leave,
+        };
+        let writes = vec![Write::User {
+            stem: self.stem.clone(),
+            expect,
+            becomes: Change::Put(Box::new(record)),
+        }];
+        let slots = transition(0, vec![(self.stem.clone(), held)], Vec::new(), true);
+        let commit = self
+            .author
+            .commit("giveup", context.now, slots, writes, Vec::new());
+        self.go(Phase::GivingUp(fault), Effect::Commit(commit))
+    }
+}
+
+fn transition(in_use: i32, hold: Vec<(Stem, HeldPlace)>, release: Vec<Stem>, gives_up: bool) -> SlotsChange {
+    SlotsChange::Transition(Transition {
+        guard: Guard::Any,
+        in_use,
+        hold,
+        release,
+        gives_up,
+    })
+}
+
+impl Machine for Leaving {
+    type Output = Result<UpstreamDeletion, NotLeft>;
+
+    fn advance(&mut self, input: Input, context: &mut Context<'_>) -> Step {
+        match (std::mem::replace(&mut self.phase, Phase::Start), input) {
+            (Phase::Start, Input::Begin) => self.look(),
+            (Phase::Looking, Input::Entry(entry)) => self.enter(*entry, context),
+            (Phase::ReadingExpired, Input::Reservation(Some(user), ghosts)) => {
+                self.take_over(&user, &ghosts, context)
+            }
+            (Phase::ReadingExpired, Input::Reservation(None, _)) => self.look(),
+            (Phase::Reserving(record, ghosts), Input::Committed(outcome)) => match outcome {
+                CommitOutcome::Won => {
+                    self.record = Some(*record);
+                    self.ghosts = ghosts;
+                    self.clear(context)
+                }
+                CommitOutcome::Lost(_) => self.look(),
+                CommitOutcome::Unknown => Next::Done(Err(NotLeft::Busy)),
+            },
+            (Phase::Clearing(mut clearing), input) => {
+                let next = clearing.advance(input, context);
+                self.clearing(*clearing, next, context)
+            }
+            // Whatever the store says: SnapTrade has taken the deletion, and what is left is written down.
+            (Phase::Freeing(deletion), Input::Committed(_)) => Next::Done(Ok(deletion)),
+            (Phase::GivingUp(fault), Input::Committed(_)) => Next::Done(Err(NotLeft::Snaptrade(fault))),
+            _ => Next::Done(Err(NotLeft::Busy)),
+        }
+    }
+}

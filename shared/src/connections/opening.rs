@@ -1,0 +1,248 @@
+//! Making sure that the count of places is right before anything is reserved: at the first run, after the table was
+//! lost or restored, and when what counts was changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::adoption::Adoption;
+use super::machine::{
+    Author, CommitOutcome, Context, Effect, Fault, Input, Machine, Next, Roster, SlotsChange,
+};
+use super::records::{Holder, Slots};
+use crate::config::Counts;
+use crate::ids::UpstreamId;
+
+/// How often the list is read in the hope of two that agree.
+const MAX_LISTS: u32 = 4;
+
+/// How often the count is written when somebody changed the places meanwhile.
+const MAX_COUNTS: u32 = 4;
+
+/// Opens the places: two complete lists in a row agree, every unknown id is adopted, and then what is held is counted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Opening {
+    author: Author,
+    max: u32,
+    counts: Counts,
+    listed: Option<Vec<UpstreamId>>,
+    lists: u32,
+    countings: u32,
+    /// Ids that were handed to the adoption; the index may not show them yet.
+    unknown: BTreeSet<UpstreamId>,
+    phase: Phase,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Phase {
+    Start,
+    Founding,
+    Creating,
+    Listing,
+    Comparing,
+    Adopting(Box<Adoption>),
+    Counting,
+    Writing,
+}
+
+/// How an opening ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Opened {
+    /// The places are open.
+    Open {
+        /// The author, with its count of decisions.
+        author: Author,
+        /// How many ids were adopted.
+        adopted: u32,
+    },
+    /// SnapTrade's list could not be had.
+    Fault(Fault),
+    /// The store did not answer, or others changed the places all the time.
+    Busy,
+}
+
+impl Opening {
+    /// Opens the places for a limit of `max`.
+    #[must_use]
+    pub fn new(author: Author, max: u32, counts: Counts) -> Self {
+        Self {
+            author,
+            max,
+            counts,
+            listed: None,
+            lists: 0,
+            countings: 0,
+            unknown: BTreeSet::new(),
+            phase: Phase::Start,
+        }
+    }
+
+    fn closed(&self, rev: u64) -> Slots {
+        Slots {
+            counts: self.counts,
+            max: self.max,
+            in_use: 0,
+            rev,
+            open: false,
+            given_up: 0,
+            held: BTreeMap::new(),
+        }
+    }
+
+    fn list(&mut self) -> Next<Opened> {
+        self.lists += 1;
+        self.phase = Phase::Listing;
+        Next::Do(Effect::List)
+    }
+
+    fn count(&mut self) -> Next<Opened> {
+        self.countings += 1;
+        if self.countings > MAX_COUNTS {
+            return Next::Done(Opened::Busy);
+        }
+        self.phase = Phase::Counting;
+        Next::Do(Effect::ReadRoster)
+    }
+
+    fn compare(&mut self, list: Vec<UpstreamId>) -> Next<Opened> {
+        let same = self.listed.as_ref() == Some(&list);
+        self.listed = Some(list);
+        if same {
+            self.phase = Phase::Comparing;
+            return Next::Do(Effect::ReadRoster);
+        }
+        if self.lists >= MAX_LISTS {
+            Next::Done(Opened::Busy)
+        } else {
+            self.list()
+        }
+    }
+
+    fn adopt(&mut self, roster: &Roster, context: &mut Context<'_>) -> Next<Opened> {
+        let unknown = unknown_ids(self.listed.as_deref().unwrap_or_default(), roster);
+        self.unknown = unknown.iter().map(|(_, id)| id.clone()).collect();
+        let mut adoption = Adoption::new(self.author.clone(), unknown);
+        let next = adoption.advance(Input::Begin, context);
+        self.adopting(adoption, next)
+    }
+
+    fn adopting(&mut self, adoption: Adoption, next: Next<super::adoption::Adopted>) -> Next<Opened> {
+        match next {
+            Next::Do(effect) => {
+                self.phase = Phase::Adopting(Box::new(adoption));
+                Next::Do(effect)
+            }
+            Next::Done(adopted) => {
+                self.author = adopted.author;
+                self.count()
+            }
+        }
+    }
+
+    fn open(&mut self, roster: &Roster, context: &Context<'_>) -> Next<Opened> {
+        let Some(slots) = &roster.slots else {
+            return Next::Done(Opened::Busy);
+        };
+        let shown: BTreeSet<&UpstreamId> = roster.holders.iter().filter_map(Holder::upstream).collect();
+        let ghosts: BTreeSet<&UpstreamId> = roster.ghosts.iter().map(|ghost| &ghost.upstream).collect();
+        let hidden = self
+            .unknown
+            .iter()
+            .filter(|id| !shown.contains(id) && !ghosts.contains(id))
+            .count();
+        let in_use = u32::try_from(roster.holders.len().saturating_add(hidden)).unwrap_or(u32::MAX);
+        let becomes = Slots {
+            counts: self.counts,
+            max: self.max,
+            in_use,
+            rev: slots.rev + 1,
+            open: true,
+            given_up: slots.given_up,
+            held: slots.held.clone(),
+        };
+        let slots = SlotsChange::Replace {
+            expect: Some(slots.rev),
+            becomes: Box::new(becomes),
+        };
+        self.phase = Phase::Writing;
+        Next::Do(Effect::Commit(self.author.commit(
+            "open",
+            context.now,
+            slots,
+            Vec::new(),
+            Vec::new(),
+        )))
+    }
+}
+
+/// The listed ids that no record and no ghost names, with their places in the list.
+#[must_use]
+pub fn unknown_ids(listed: &[UpstreamId], roster: &Roster) -> Vec<(u32, UpstreamId)> {
+    let holders = roster.holders.iter().filter_map(Holder::upstream);
+    let ghosts = roster.ghosts.iter().map(|ghost| &ghost.upstream);
+    let known: BTreeSet<&UpstreamId> = holders.chain(ghosts).collect();
+    (0_u32..)
+        .zip(listed)
+        .filter(|(_, id)| !known.contains(id))
+        .map(|(order, id)| (order, id.clone()))
+        .collect()
+}
+
+impl Machine for Opening {
+    type Output = Opened;
+
+    fn advance(&mut self, input: Input, context: &mut Context<'_>) -> Next<Opened> {
+        match (std::mem::replace(&mut self.phase, Phase::Start), input) {
+            (Phase::Start, _) => {
+                self.phase = Phase::Founding;
+                Next::Do(Effect::ReadRoster)
+            }
+            (Phase::Founding, Input::Roster(roster)) => match &roster.slots {
+                // A record there has to be from the start, so that everything that happens meanwhile shows in it.
+                None => {
+                    let slots = SlotsChange::Replace {
+                        expect: None,
+                        becomes: Box::new(self.closed(1)),
+                    };
+                    self.phase = Phase::Creating;
+                    Next::Do(Effect::Commit(self.author.commit(
+                        "found",
+                        context.now,
+                        slots,
+                        Vec::new(),
+                        Vec::new(),
+                    )))
+                }
+                Some(slots) if slots.open && slots.counts == self.counts => Next::Done(Opened::Open {
+                    author: self.author.clone(),
+                    adopted: 0,
+                }),
+                Some(_) => self.list(),
+            },
+            (Phase::Creating, Input::Committed(CommitOutcome::Unknown)) => Next::Done(Opened::Busy),
+            (Phase::Creating, Input::Committed(_)) => self.list(),
+            (Phase::Listing, Input::Listed(Ok(list))) => self.compare(list),
+            (Phase::Listing, Input::Listed(Err(fault))) => Next::Done(Opened::Fault(fault)),
+            (Phase::Comparing, Input::Roster(roster)) => self.adopt(&roster, context),
+            (Phase::Adopting(mut adoption), input) => {
+                let next = adoption.advance(input, context);
+                self.adopting(*adoption, next)
+            }
+            (Phase::Counting, Input::Roster(roster)) => match &roster.slots {
+                Some(slots) if slots.open && slots.counts == self.counts => self.opened(),
+                _ => self.open(&roster, context),
+            },
+            (Phase::Writing, Input::Committed(CommitOutcome::Won)) => self.opened(),
+            (Phase::Writing, Input::Committed(CommitOutcome::Lost(_))) => self.count(),
+            _ => Next::Done(Opened::Busy),
+        }
+    }
+}
+
+impl Opening {
+    fn opened(&self) -> Next<Opened> {
+        let adopted = u32::try_from(self.unknown.len()).unwrap_or(u32::MAX);
+        Next::Done(Opened::Open {
+            author: self.author.clone(),
+            adopted,
+        })
+    }
+}

@@ -1,0 +1,84 @@
+//! Who gives way when every place is taken.
+
+use std::cmp::Ordering;
+
+use serde::{Deserialize, Serialize};
+
+use super::records::{Holder, UserState};
+use crate::config::Policy;
+
+/// Why somebody gave way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// Nobody was registered earlier.
+    Oldest,
+    /// Nobody was seen doing something longer ago.
+    LeastRecentlyActive,
+    /// A brokerage connection was broken, or the secret no longer worked.
+    Broken,
+}
+
+/// The holder who gives way among `candidates`, and why; `None` where nobody may.
+///
+/// Ties are broken by the order of the first list, then by user id, so that everybody who looks sees the same one.
+#[must_use]
+pub fn choose(policy: Policy, candidates: &[Holder]) -> Option<(&Holder, Reason)> {
+    let eligible = candidates.iter().filter(|holder| holder.may_give_way());
+    match policy {
+        Policy::None => None,
+        Policy::Oldest => eligible
+            .min_by(|a, b| by_age(a, b))
+            .map(|holder| (holder, Reason::Oldest)),
+        Policy::LeastRecentlyActive => eligible
+            .min_by(|a, b| activity(a).cmp(&activity(b)).then_with(|| by_age(a, b)))
+            .map(|holder| (holder, Reason::LeastRecentlyActive)),
+        Policy::BrokenFirst => {
+            let chosen =
+                eligible.min_by(|a, b| is_broken(b).cmp(&is_broken(a)).then_with(|| by_age(a, b)))?;
+            Some((
+                chosen,
+                if is_broken(chosen) {
+                    Reason::Broken
+                } else {
+                    Reason::Oldest
+                },
+            ))
+        }
+    }
+}
+
+/// Oldest first.
+#[must_use]
+pub fn by_age(a: &Holder, b: &Holder) -> Ordering {
+    a.created_at()
+        .cmp(&b.created_at())
+        .then_with(|| order(a).cmp(&order(b)))
+        .then_with(|| a.shown_user_id().cmp(b.shown_user_id()))
+}
+
+fn order(holder: &Holder) -> u32 {
+    match holder {
+        Holder::User(_) => 0,
+        Holder::Foreign(foreign) => foreign.order,
+    }
+}
+
+fn activity(holder: &Holder) -> jiff::Timestamp {
+    match holder {
+        Holder::User(user) => match &user.state {
+            UserState::Active(active) => active.last_active_at,
+            UserState::Reserved(_) => user.created_at,
+        },
+        Holder::Foreign(foreign) => foreign.created_at,
+    }
+}
+
+fn is_broken(holder: &Holder) -> bool {
+    match holder {
+        Holder::User(user) => user
+            .active()
+            .is_some_and(|active| active.broken || active.secret_rejected),
+        Holder::Foreign(_) => false,
+    }
+}

@@ -1,0 +1,306 @@
+//! What is stored of places and of those who hold them.
+//!
+//! A place is a right to exist at SnapTrade. It is held by a [`UserRecord`] (reserved or active) or by a
+//! [`ForeignRecord`]; [`Slots`] counts them. A [`Ghost`] is an id that has to go. Every record carries `rev`, which
+//! grows with each write, so that a write can be made to depend on what its author read.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::config::Counts;
+use crate::ids::{AttemptId, Stem, UpstreamId, UserId};
+use crate::user_secrets::SealedSecret;
+
+/// How many places there are and who holds one for a while.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slots {
+    /// What counts against the limit.
+    pub counts: Counts,
+    /// The limit when this was last written.
+    pub max: u32,
+    /// Places held: reserved, active and foreign.
+    pub in_use: u32,
+    /// Grows with every transition, also where `in_use` stays.
+    pub rev: u64,
+    /// Whether `in_use` is known to be right. Nothing is reserved while it is not.
+    pub open: bool,
+    /// How often a holder gave its place up before its time. An eviction depends on it, so that nobody is evicted
+    /// while a place that was given up waits to be taken.
+    pub given_up: u64,
+    /// The reservations, by the partition of their user.
+    pub held: BTreeMap<Stem, HeldPlace>,
+}
+
+/// A reservation as [`Slots`] knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldPlace {
+    /// Who reserved.
+    pub attempt: AttemptId,
+    /// Until when it is theirs.
+    pub until: Timestamp,
+    /// What for.
+    pub kind: ReservationKind,
+}
+
+/// What a reservation is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReservationKind {
+    /// The user is being registered.
+    Register,
+    /// The place waits for its user to register.
+    Hold,
+    /// The user is being deleted.
+    Leave,
+}
+
+/// A user of ours, with a place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserRecord {
+    /// The application's id.
+    pub user_id: UserId,
+    /// Grows with every write.
+    pub rev: u64,
+    /// When the user was registered; for a reservation, when it was made.
+    pub created_at: Timestamp,
+    /// Never gives way.
+    pub protected: bool,
+    /// Reserved or active.
+    #[serde(flatten)]
+    pub state: UserState,
+}
+
+/// Whether the user is known at SnapTrade.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum UserState {
+    /// A place is kept while something is under way.
+    Reserved(Reservation),
+    /// Registered, with a secret that works.
+    Active(ActiveUser),
+}
+
+/// A place that is kept for one attempt until a certain time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reservation {
+    /// What for.
+    pub kind: ReservationKind,
+    /// Whose.
+    pub attempt: AttemptId,
+    /// The id that this attempt registers; none while nothing is to be registered.
+    pub upstream: Option<UpstreamId>,
+    /// Until when. The beginning of time where it was given up.
+    pub until: Timestamp,
+    /// Ids whose deletion SnapTrade must have accepted before the place is used or freed.
+    pub after: Vec<UpstreamId>,
+}
+
+/// A registered user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActiveUser {
+    /// The id at SnapTrade.
+    pub upstream: UpstreamId,
+    /// The secret that signs this user's calls.
+    pub secret: SealedSecret,
+    /// When the user was last seen doing something.
+    pub last_active_at: Timestamp,
+    /// Brokerage connections, as last seen.
+    pub connections: u32,
+    /// Whether one of them is disabled.
+    pub broken: bool,
+    /// SnapTrade no longer accepts the secret; the user has to register again.
+    pub secret_rejected: bool,
+}
+
+/// A user that SnapTrade lists and of whom there is no secret here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForeignRecord {
+    /// The id at SnapTrade.
+    pub upstream: UpstreamId,
+    /// Grows with every write.
+    pub rev: u64,
+    /// When it was first listed, unless an operator told the true age.
+    pub created_at: Timestamp,
+    /// Its place in the list that first had it: the order of those first seen together.
+    pub order: u32,
+    /// Since when no list has had it.
+    pub missing_since: Option<Timestamp>,
+    /// Never gives way.
+    pub protected: bool,
+    /// Whether it stands beside another one of the same user, under a key of its own.
+    pub extra: bool,
+}
+
+/// An id at SnapTrade that is to be deleted and is never used again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ghost {
+    /// The id.
+    pub upstream: UpstreamId,
+    /// Grows with every write.
+    pub rev: u64,
+    /// How far its deletion is.
+    pub state: GhostState,
+    /// Who deletes it: an attempt, or a run of the sync.
+    pub by: AttemptId,
+    /// Whose reservation waits for it.
+    pub waits: Option<Stem>,
+    /// Who had the place before, so that an eviction that SnapTrade refuses can be undone. Gone once the deletion was
+    /// accepted, or once anybody else may have sent it.
+    pub was: Option<Box<Holder>>,
+    /// When its deletion was last sent.
+    pub sent_at: Timestamp,
+    /// When SnapTrade accepted its deletion.
+    pub accepted_at: Option<Timestamp>,
+}
+
+/// How far the deletion of a ghost is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GhostState {
+    /// To be deleted.
+    Due,
+    /// SnapTrade took the deletion.
+    Accepted,
+    /// SnapTrade lists it no more.
+    Gone,
+}
+
+/// A hold that a user was given, remembered so that holding again and again is throttled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldRecord {
+    /// Until when the place was kept.
+    pub until: Timestamp,
+}
+
+/// Who holds a place and might give way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Holder {
+    /// A user of ours.
+    User(UserRecord),
+    /// One without a secret here.
+    Foreign(ForeignRecord),
+}
+
+/// The sync's lease and what it last saw.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncRecord {
+    /// Grows with every write.
+    pub rev: u64,
+    /// Whose turn it is.
+    pub run: AttemptId,
+    /// Until when.
+    pub until: Timestamp,
+    /// Ids in the last list that was believed.
+    pub list_size: u32,
+    /// A list that was not believed yet: far shorter than the last.
+    pub doubted: Option<DoubtedList>,
+    /// When a sync last came to its end.
+    pub completed_at: Option<Timestamp>,
+}
+
+/// A list that was too short to be believed at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoubtedList {
+    /// When it was read.
+    pub at: Timestamp,
+    /// What it said, as a digest of the sorted ids.
+    pub digest: String,
+}
+
+impl UserRecord {
+    /// The reservation, where the user is reserved.
+    #[must_use]
+    pub fn reservation(&self) -> Option<&Reservation> {
+        match &self.state {
+            UserState::Reserved(reservation) => Some(reservation),
+            UserState::Active(_) => None,
+        }
+    }
+
+    /// The registered user, where it is active.
+    #[must_use]
+    pub fn active(&self) -> Option<&ActiveUser> {
+        match &self.state {
+            UserState::Active(active) => Some(active),
+            UserState::Reserved(_) => None,
+        }
+    }
+
+    /// The id at SnapTrade, if the record names one.
+    #[must_use]
+    pub fn upstream(&self) -> Option<&UpstreamId> {
+        match &self.state {
+            UserState::Reserved(reservation) => reservation.upstream.as_ref(),
+            UserState::Active(active) => Some(&active.upstream),
+        }
+    }
+}
+
+impl Holder {
+    /// When the holder came; decides who is oldest.
+    #[must_use]
+    pub fn created_at(&self) -> Timestamp {
+        match self {
+            Self::User(user) => user.created_at,
+            Self::Foreign(foreign) => foreign.created_at,
+        }
+    }
+
+    /// The id as clients know it.
+    #[must_use]
+    pub fn shown_user_id(&self) -> &str {
+        match self {
+            Self::User(user) => user.user_id.as_str(),
+            Self::Foreign(foreign) => foreign.upstream.shown_user_id(),
+        }
+    }
+
+    /// The id at SnapTrade, if there is one.
+    #[must_use]
+    pub fn upstream(&self) -> Option<&UpstreamId> {
+        match self {
+            Self::User(user) => user.upstream(),
+            Self::Foreign(foreign) => Some(&foreign.upstream),
+        }
+    }
+
+    /// The partition that the holder is stored in.
+    #[must_use]
+    pub fn stem(&self) -> Stem {
+        match self {
+            Self::User(user) => user.user_id.stem(),
+            Self::Foreign(foreign) => foreign.upstream.stem(),
+        }
+    }
+
+    /// Whether the holder never gives way.
+    #[must_use]
+    pub fn protected(&self) -> bool {
+        match self {
+            Self::User(user) => user.protected,
+            Self::Foreign(foreign) => foreign.protected,
+        }
+    }
+
+    /// The revision that was read.
+    #[must_use]
+    pub fn rev(&self) -> u64 {
+        match self {
+            Self::User(user) => user.rev,
+            Self::Foreign(foreign) => foreign.rev,
+        }
+    }
+
+    /// Whether it may give way: it is not protected, and nothing is under way with it.
+    #[must_use]
+    pub fn may_give_way(&self) -> bool {
+        !self.protected()
+            && match self {
+                Self::User(user) => user.active().is_some(),
+                Self::Foreign(_) => true,
+            }
+    }
+}
