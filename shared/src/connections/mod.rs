@@ -8,4 +8,5 @@ pub mod opening;
 pub mod policy;
 pub mod records;
 pub mod registration;
+pub mod sync;
 pub mod timing;

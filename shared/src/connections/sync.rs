@@ -1,0 +1,922 @@
+//! Bringing what is tracked in line with what SnapTrade lists, and finishing what was interrupted.
+//!
+//! A run reads the rows first and the list after them, so that an id which the list has and no row names was not
+//! being registered when the list was read. Every step is a conditional write on what was read; two runs at once are
+//! safe, the lease only saves work. Nothing is removed on the list's word alone.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+
+use super::adoption::{Adopted, Adoption};
+use super::clearing::{Cleared, Clearing};
+use super::machine::{
+    Author, Change, CommitOutcome, Context, Effect, Expect, Fault, Guard, Input, Machine, Next, Roster,
+    SecretStanding, SlotsChange, Transition, Write,
+};
+use super::opening::{Opened, Opening, unknown_ids};
+use super::records::{
+    DoubtedList, ForeignRecord, Ghost, GhostState, HeldPlace, Holder, Slots, SyncRecord, UserRecord,
+    UserState,
+};
+use super::registration::{accept, put_new_ghost};
+use super::timing::{self, LEASE, LIST_AGE};
+use crate::config::Counts;
+use crate::ids::UpstreamId;
+
+/// How long SnapTrade may take over a deletion that it accepted before an operator should look.
+const DELETION_ALARM: Duration = Duration::from_secs(3600);
+
+/// How long to wait before the places are counted again: the index may lag behind.
+const RECOUNT_PAUSE: Duration = Duration::from_secs(1);
+
+/// What a run did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub struct Synced {
+    /// Ids that SnapTrade had and tracking did not.
+    pub added: u32,
+    /// Users that tracking had and SnapTrade did not.
+    pub removed: u32,
+    /// Interrupted operations that were finished or undone.
+    pub repaired: u32,
+    /// Ids in SnapTrade's list.
+    pub upstream_count: u32,
+    /// Users tracked after the run.
+    pub tracked_count: u32,
+    /// Whether the run came to its end; otherwise the next one goes on.
+    pub complete: bool,
+}
+
+/// Why a run did nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotSynced {
+    /// Another run is under way.
+    #[error("another sync is under way")]
+    Running {
+        /// Seconds after which its lease ends.
+        retry_after: u64,
+    },
+    /// SnapTrade's list could not be had.
+    #[error("SnapTrade could not be used: {0:?}")]
+    Snaptrade(Fault),
+    /// The store did not answer, or others changed the places all the time.
+    #[error("the store did not answer")]
+    Busy,
+}
+
+/// One run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sync {
+    author: Author,
+    max: u32,
+    counts: Counts,
+    lease: Option<SyncRecord>,
+    result: Synced,
+    roster: Roster,
+    list: Vec<UpstreamId>,
+    work: VecDeque<Work>,
+    stopped: bool,
+    doubted: Option<DoubtedList>,
+    believed: bool,
+    recounts: u32,
+    counted: Option<(u64, u32)>,
+    ending: Option<NotSynced>,
+    phase: Phase,
+}
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq)]
+enum Work {
+    /// A reservation that ran out of time: clear what it owes and free its place.
+    Retire(Box<UserRecord>),
+    /// A ghost that no live reservation waits for: delete it.
+    Delete(Box<Ghost>),
+    /// A ghost whose deletion was accepted and that is listed still or again: send the deletion once more.
+    Resend(Box<Ghost>),
+    /// A ghost that is listed no more.
+    Forget(Box<Ghost>),
+    /// Ids that nobody here knows.
+    Adopt(Vec<(u32, UpstreamId)>),
+    /// An active user that is not listed.
+    Vanished(Box<UserRecord>),
+    /// A foreign one that is not listed.
+    Missing(Box<ForeignRecord>),
+    /// A foreign one that is listed again.
+    Found(Box<ForeignRecord>),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Phase {
+    Start,
+    ReadingLease,
+    TakingLease(Box<SyncRecord>),
+    Opening(Box<Opening>),
+    ReadingRows,
+    Listing,
+    Rereading(Box<UserRecord>),
+    RetiringOwn(Box<UserRecord>, Vec<Ghost>),
+    ClearingRetired(Box<UserRecord>, Vec<Ghost>, Box<Clearing>),
+    Freeing,
+    TakingGhost(Box<Ghost>),
+    DeletingGhost(Box<Ghost>, Box<Clearing>),
+    Resending(Box<Ghost>, Box<Clearing>),
+    Adopting(Box<Adoption>),
+    CheckingBefore(Box<UserRecord>),
+    Probing(Box<UserRecord>),
+    CheckingAfter(Box<UserRecord>),
+    Writing(Counted),
+    Recounting,
+    PausingBeforeRecount,
+    Closing,
+    Returning,
+}
+
+/// What a commit adds to the result when it is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Counted {
+    Nothing,
+    Removed,
+    Repaired,
+}
+
+type Step = Next<Result<Synced, NotSynced>>;
+
+impl Sync {
+    /// A run under the name of `author`.
+    #[must_use]
+    pub fn new(author: Author, max: u32, counts: Counts) -> Self {
+        Self {
+            author,
+            max,
+            counts,
+            lease: None,
+            result: Synced::default(),
+            roster: Roster::default(),
+            list: Vec::new(),
+            work: VecDeque::new(),
+            stopped: false,
+            doubted: None,
+            believed: false,
+            recounts: 0,
+            counted: None,
+            ending: None,
+            phase: Phase::Start,
+        }
+    }
+
+    fn go(&mut self, phase: Phase, effect: Effect) -> Step {
+        self.phase = phase;
+        Next::Do(effect)
+    }
+
+    fn until(&self) -> Timestamp {
+        self.lease.as_ref().map_or(Timestamp::MIN, |lease| lease.until)
+    }
+
+    fn has_time(&self, context: &Context<'_>) -> bool {
+        timing::may_call(self.until(), context.deadline, context.now)
+    }
+
+    // The lease.
+
+    fn take_lease(&mut self, record: Option<SyncRecord>, context: &Context<'_>) -> Step {
+        if let Some(record) = &record
+            && !timing::expired(record.until, context.now)
+        {
+            let free = timing::after(record.until, timing::SKEW);
+            let retry_after = timing::seconds_until(free, context.now);
+            return Next::Done(Err(NotSynced::Running { retry_after }));
+        }
+        let expect = record
+            .as_ref()
+            .map_or(Expect::Absent, |record| Expect::Revision(record.rev));
+        let lease = SyncRecord {
+            rev: record
+                .as_ref()
+                .map_or_else(|| self.author.attempt.first_revision(), |record| record.rev + 1),
+            run: self.author.attempt.clone(),
+            until: timing::after(context.now, LEASE),
+            list_size: record.as_ref().map_or(0, |record| record.list_size),
+            doubted: record.as_ref().and_then(|record| record.doubted.clone()),
+            completed_at: record.and_then(|record| record.completed_at),
+        };
+        let writes = vec![Write::Sync {
+            expect,
+            becomes: Box::new(lease.clone()),
+        }];
+        let commit = self
+            .author
+            .commit("lease", context.now, SlotsChange::None, writes, Vec::new());
+        self.go(Phase::TakingLease(Box::new(lease)), Effect::Commit(commit))
+    }
+
+    fn return_lease(&mut self, context: &Context<'_>) -> Step {
+        let Some(lease) = self.lease.clone() else {
+            return self.finish();
+        };
+        let becomes = SyncRecord {
+            rev: lease.rev + 1,
+            until: Timestamp::UNIX_EPOCH,
+            list_size: if self.believed {
+                self.result.upstream_count
+            } else {
+                lease.list_size
+            },
+            doubted: self.doubted.clone(),
+            completed_at: if self.result.complete {
+                Some(context.now)
+            } else {
+                lease.completed_at
+            },
+            ..lease.clone()
+        };
+        let writes = vec![Write::Sync {
+            expect: Expect::Revision(lease.rev),
+            becomes: Box::new(becomes),
+        }];
+        let commit = self
+            .author
+            .commit("return", context.now, SlotsChange::None, writes, Vec::new());
+        self.go(Phase::Returning, Effect::Commit(commit))
+    }
+
+    fn finish(&mut self) -> Step {
+        Next::Done(self.ending.take().map_or(Ok(self.result), Err))
+    }
+
+    fn fail(&mut self, reason: NotSynced, context: &Context<'_>) -> Step {
+        self.ending = Some(reason);
+        self.return_lease(context)
+    }
+
+    // Opening, and reading the rows and then the list.
+
+    fn opening(&mut self, opening: Opening, next: Next<Opened>, context: &Context<'_>) -> Step {
+        match next {
+            Next::Do(effect) => self.go(Phase::Opening(Box::new(opening)), effect),
+            Next::Done(Opened::Open { author, adopted }) => {
+                self.author = author;
+                self.result.added += adopted;
+                self.go(Phase::ReadingRows, Effect::ReadRoster)
+            }
+            Next::Done(Opened::Fault(fault)) => self.fail(NotSynced::Snaptrade(fault), context),
+            Next::Done(Opened::Busy) => self.fail(NotSynced::Busy, context),
+        }
+    }
+
+    fn plan(&mut self, list: Vec<UpstreamId>, context: &mut Context<'_>) -> Step {
+        self.list = list;
+        self.result.upstream_count = count(self.list.len());
+        self.believe(context.now);
+        let held = self
+            .roster
+            .slots
+            .as_ref()
+            .map(|slots| slots.held.clone())
+            .unwrap_or_default();
+        self.work = plan(&self.roster, &self.list, &held, self.believed, context.now).into();
+        self.next(context)
+    }
+
+    /// A list that is empty or under half of the last is believed when a second one, a while later, says the same.
+    fn believe(&mut self, now: Timestamp) {
+        let Some(lease) = &self.lease else { return };
+        let digest = digest(&self.list);
+        let short = u64::from(self.result.upstream_count) * 2 < u64::from(lease.list_size);
+        let confirmed = lease
+            .doubted
+            .as_ref()
+            .is_some_and(|doubted| doubted.digest == digest && timing::between(doubted.at, now) >= LIST_AGE);
+        self.believed = !short || confirmed;
+        if !self.believed {
+            tracing::warn!(
+                listed = self.result.upstream_count,
+                before = lease.list_size,
+                "SnapTrade's list is far shorter than the last; nothing is removed until a second one agrees"
+            );
+            let first = lease.doubted.clone().filter(|doubted| doubted.digest == digest);
+            self.doubted = Some(first.unwrap_or(DoubtedList { at: now, digest }));
+        }
+    }
+
+    // One piece of work after the other.
+
+    fn next(&mut self, context: &mut Context<'_>) -> Step {
+        if !self.has_time(context) {
+            self.stopped = !self.work.is_empty();
+            return self.recount();
+        }
+        let Some(work) = self.work.pop_front() else {
+            return self.recount();
+        };
+        match work {
+            Work::Retire(user) => {
+                let stem = user.user_id.stem();
+                self.go(Phase::Rereading(user), Effect::ReadReservation(stem))
+            }
+            Work::Delete(ghost) => self.take_ghost(*ghost, context),
+            Work::Resend(ghost) => self.resend(*ghost, context),
+            Work::Forget(ghost) => self.forget(&ghost, context),
+            Work::Adopt(unknown) => {
+                let mut adoption = Adoption::new(self.author.clone(), unknown);
+                let next = adoption.advance(Input::Begin, context);
+                self.adopting(adoption, next, context)
+            }
+            Work::Vanished(user) => self.go(Phase::CheckingBefore(user), Effect::ProbeCredentials),
+            Work::Missing(foreign) => self.missing(&foreign, context),
+            Work::Found(foreign) => {
+                let found = ForeignRecord {
+                    rev: foreign.rev + 1,
+                    missing_since: None,
+                    ..(*foreign).clone()
+                };
+                self.write_foreign(
+                    &foreign,
+                    Change::Put(Box::new(found)),
+                    0,
+                    Counted::Nothing,
+                    context,
+                )
+            }
+        }
+    }
+
+    fn write(
+        &mut self,
+        step: &str,
+        slots: SlotsChange,
+        writes: Vec<Write>,
+        counted: Counted,
+        at: Timestamp,
+    ) -> Step {
+        let commit = self.author.commit(step, at, slots, writes, Vec::new());
+        self.go(Phase::Writing(counted), Effect::Commit(commit))
+    }
+
+    /// Takes an expired reservation over, so that nobody else clears it at the same time.
+    fn retire(&mut self, user: &UserRecord, ghosts: &[Ghost], context: &mut Context<'_>) -> Step {
+        let Some(reservation) = user.reservation() else {
+            return self.next(context);
+        };
+        if !timing::expired(reservation.until, context.now) {
+            return self.next(context);
+        }
+        let stem = user.user_id.stem();
+        let mut writes = Vec::new();
+        let mut kept = Vec::new();
+        for ghost in ghosts {
+            let taken = Ghost {
+                rev: ghost.rev + 1,
+                by: self.author.attempt.clone(),
+                was: None,
+                ..ghost.clone()
+            };
+            writes.push(put(ghost.rev, &taken));
+            kept.push(taken);
+        }
+        let mut record = user.clone();
+        record.rev += 1;
+        if let UserState::Reserved(mine) = &mut record.state {
+            mine.attempt = self.author.attempt.clone();
+            mine.until = self.until();
+            if let Some(upstream) = mine.upstream.take() {
+                let ghost = Ghost {
+                    upstream: upstream.clone(),
+                    rev: self.author.attempt.first_revision(),
+                    state: GhostState::Due,
+                    by: self.author.attempt.clone(),
+                    waits: Some(stem.clone()),
+                    was: None,
+                    sent_at: context.now,
+                    accepted_at: None,
+                };
+                writes.push(put_new_ghost(&ghost));
+                kept.push(ghost);
+                mine.after.push(upstream);
+            }
+        }
+        writes.push(Write::User {
+            stem: stem.clone(),
+            expect: Expect::Revision(user.rev),
+            becomes: Change::Put(Box::new(record.clone())),
+        });
+        let held = HeldPlace {
+            attempt: self.author.attempt.clone(),
+            until: self.until(),
+            kind: reservation.kind,
+        };
+        let slots = transition(0, vec![(stem.clone(), held)], Vec::new());
+        let audit = vec![self.author.audit(&stem, "place.retired", &[])];
+        let commit = self.author.commit("retire", context.now, slots, writes, audit);
+        self.go(Phase::RetiringOwn(Box::new(record), kept), Effect::Commit(commit))
+    }
+
+    fn clearing_retired(
+        &mut self,
+        user: UserRecord,
+        ghosts: Vec<Ghost>,
+        clearing: Clearing,
+        next: Next<Cleared>,
+        context: &mut Context<'_>,
+    ) -> Step {
+        match next {
+            Next::Do(effect) => self.go(
+                Phase::ClearingRetired(Box::new(user), ghosts, Box::new(clearing)),
+                effect,
+            ),
+            Next::Done(Cleared::All { .. }) => {
+                let stem = user.user_id.stem();
+                let mut writes: Vec<Write> = ghosts.iter().map(|ghost| accept(ghost, context.now)).collect();
+                writes.push(Write::User {
+                    stem: stem.clone(),
+                    expect: Expect::Revision(user.rev),
+                    becomes: Change::Gone,
+                });
+                let slots = transition(-1, Vec::new(), vec![stem.clone()]);
+                let audit = vec![self.author.audit(&stem, "place.released", &[])];
+                let commit = self.author.commit("free", context.now, slots, writes, audit);
+                self.go(Phase::Freeing, Effect::Commit(commit))
+            }
+            Next::Done(other) => {
+                tracing::warn!(outcome = ?other, "a place could not be cleared; the next sync goes on with it");
+                self.stopped = true;
+                self.let_go(user, context)
+            }
+        }
+    }
+
+    /// Gives a place that could not be cleared back to whoever comes next.
+    fn let_go(&mut self, mut user: UserRecord, context: &mut Context<'_>) -> Step {
+        let stem = user.user_id.stem();
+        let expect = Expect::Revision(user.rev);
+        user.rev += 1;
+        let UserState::Reserved(reservation) = &mut user.state else {
+            return self.next(context);
+        };
+        reservation.until = Timestamp::UNIX_EPOCH;
+        let held = HeldPlace {
+            attempt: reservation.attempt.clone(),
+            until: Timestamp::UNIX_EPOCH,
+            kind: reservation.kind,
+        };
+        let slots = SlotsChange::Transition(Transition {
+            guard: Guard::Any,
+            in_use: 0,
+            hold: vec![(stem.clone(), held)],
+            release: Vec::new(),
+            gives_up: true,
+        });
+        let writes = vec![Write::User {
+            stem,
+            expect,
+            becomes: Change::Put(Box::new(user)),
+        }];
+        self.write("letgo", slots, writes, Counted::Nothing, context.now)
+    }
+
+    /// Makes a due ghost this run's before its deletion is sent, so that nobody undoes it any more.
+    fn take_ghost(&mut self, ghost: Ghost, context: &Context<'_>) -> Step {
+        let taken = Ghost {
+            rev: ghost.rev + 1,
+            by: self.author.attempt.clone(),
+            waits: None,
+            was: None,
+            ..ghost.clone()
+        };
+        let writes = vec![put(ghost.rev, &taken)];
+        let commit = self
+            .author
+            .commit("ghost", context.now, SlotsChange::None, writes, Vec::new());
+        self.go(Phase::TakingGhost(Box::new(taken)), Effect::Commit(commit))
+    }
+
+    fn deleting_ghost(
+        &mut self,
+        ghost: Ghost,
+        clearing: Clearing,
+        next: Next<Cleared>,
+        context: &mut Context<'_>,
+    ) -> Step {
+        match next {
+            Next::Do(effect) => self.go(Phase::DeletingGhost(Box::new(ghost), Box::new(clearing)), effect),
+            Next::Done(Cleared::All { .. }) => {
+                let writes = vec![accept(&ghost, context.now)];
+                self.write(
+                    "accepted",
+                    SlotsChange::None,
+                    writes,
+                    Counted::Repaired,
+                    context.now,
+                )
+            }
+            Next::Done(_) => {
+                self.stopped = true;
+                self.next(context)
+            }
+        }
+    }
+
+    fn resend(&mut self, ghost: Ghost, context: &mut Context<'_>) -> Step {
+        if ghost
+            .accepted_at
+            .is_some_and(|at| timing::between(at, context.now) >= DELETION_ALARM)
+        {
+            tracing::error!(
+                alarm = "deletion_overdue",
+                "SnapTrade accepted a deletion over an hour ago and lists the id still"
+            );
+        }
+        let mut clearing = Clearing::new(std::slice::from_ref(&ghost.upstream), self.until());
+        let next = clearing.advance(Input::Begin, context);
+        self.resending(ghost, clearing, next, context)
+    }
+
+    fn resending(
+        &mut self,
+        ghost: Ghost,
+        clearing: Clearing,
+        next: Next<Cleared>,
+        context: &mut Context<'_>,
+    ) -> Step {
+        match next {
+            Next::Do(effect) => self.go(Phase::Resending(Box::new(ghost), Box::new(clearing)), effect),
+            Next::Done(Cleared::All { .. }) => {
+                let sent = Ghost {
+                    rev: ghost.rev + 1,
+                    sent_at: context.now,
+                    ..ghost.clone()
+                };
+                let writes = vec![put(ghost.rev, &sent)];
+                self.write(
+                    "resent",
+                    SlotsChange::None,
+                    writes,
+                    Counted::Repaired,
+                    context.now,
+                )
+            }
+            Next::Done(_) => {
+                self.stopped = true;
+                self.next(context)
+            }
+        }
+    }
+
+    fn forget(&mut self, ghost: &Ghost, context: &Context<'_>) -> Step {
+        let gone = Ghost {
+            rev: ghost.rev + 1,
+            state: GhostState::Gone,
+            ..ghost.clone()
+        };
+        self.write(
+            "gone",
+            SlotsChange::None,
+            vec![put(ghost.rev, &gone)],
+            Counted::Nothing,
+            context.now,
+        )
+    }
+
+    fn adopting(&mut self, adoption: Adoption, next: Next<Adopted>, context: &mut Context<'_>) -> Step {
+        match next {
+            Next::Do(effect) => self.go(Phase::Adopting(Box::new(adoption)), effect),
+            Next::Done(adopted) => {
+                self.author = adopted.author;
+                self.result.added += adopted.count;
+                self.next(context)
+            }
+        }
+    }
+
+    /// Removes an active user whom SnapTrade neither lists nor lets in, while it accepts our own credentials.
+    fn remove(&mut self, user: &UserRecord, context: &Context<'_>) -> Step {
+        let stem = user.user_id.stem();
+        let writes = vec![Write::User {
+            stem: stem.clone(),
+            expect: Expect::Revision(user.rev),
+            becomes: Change::Gone,
+        }];
+        let slots = transition(-1, Vec::new(), Vec::new());
+        let audit = vec![self.author.audit(&stem, "user.vanished", &[])];
+        let commit = self.author.commit("vanish", context.now, slots, writes, audit);
+        self.go(Phase::Writing(Counted::Removed), Effect::Commit(commit))
+    }
+
+    /// One run notes that a foreign id is missing, a later one removes it.
+    fn missing(&mut self, foreign: &ForeignRecord, context: &mut Context<'_>) -> Step {
+        match foreign.missing_since {
+            Some(since) if timing::between(since, context.now) >= LIST_AGE => {
+                self.write_foreign(foreign, Change::Gone, -1, Counted::Removed, context)
+            }
+            Some(_) => self.next(context),
+            None => {
+                let noted = ForeignRecord {
+                    rev: foreign.rev + 1,
+                    missing_since: Some(context.now),
+                    ..foreign.clone()
+                };
+                self.write_foreign(
+                    foreign,
+                    Change::Put(Box::new(noted)),
+                    0,
+                    Counted::Nothing,
+                    context,
+                )
+            }
+        }
+    }
+
+    fn write_foreign(
+        &mut self,
+        foreign: &ForeignRecord,
+        becomes: Change<ForeignRecord>,
+        in_use: i32,
+        counted: Counted,
+        context: &Context<'_>,
+    ) -> Step {
+        let writes = vec![Write::Foreign {
+            stem: foreign.upstream.stem(),
+            extra: foreign.extra.then(|| foreign.upstream.clone()),
+            expect: Expect::Revision(foreign.rev),
+            becomes,
+        }];
+        self.write(
+            "foreign",
+            transition(in_use, Vec::new(), Vec::new()),
+            writes,
+            counted,
+            context.now,
+        )
+    }
+
+    // Counting again, to be sure.
+
+    fn recount(&mut self) -> Step {
+        self.recounts += 1;
+        self.go(Phase::Recounting, Effect::ReadRoster)
+    }
+
+    fn recounted(&mut self, roster: &Roster, context: &Context<'_>) -> Step {
+        let Some(slots) = &roster.slots else {
+            return self.fail(NotSynced::Busy, context);
+        };
+        let held = count(roster.holders.len());
+        self.result.tracked_count = count(
+            roster
+                .holders
+                .iter()
+                .filter(|holder| match holder {
+                    Holder::User(user) => user.active().is_some(),
+                    Holder::Foreign(_) => true,
+                })
+                .count(),
+        );
+        self.result.complete = !self.stopped && self.believed;
+        if held == slots.in_use {
+            return self.return_lease(context);
+        }
+        // Twice the same difference under the same revision is no lag of the index.
+        if self.counted == Some((slots.rev, held)) {
+            tracing::error!(
+                alarm = "count_differs",
+                in_use = slots.in_use,
+                held,
+                "the places in use are not those that are held; they are closed and counted anew"
+            );
+            return self.close(slots.clone(), context);
+        }
+        self.counted = Some((slots.rev, held));
+        if self.recounts > 3 {
+            return self.return_lease(context);
+        }
+        self.go(Phase::PausingBeforeRecount, Effect::Wait(RECOUNT_PAUSE))
+    }
+
+    fn close(&mut self, slots: Slots, context: &Context<'_>) -> Step {
+        let expect = Some(slots.rev);
+        let becomes = Box::new(Slots {
+            open: false,
+            rev: slots.rev + 1,
+            ..slots
+        });
+        self.result.complete = false;
+        let change = SlotsChange::Replace { expect, becomes };
+        let commit = self
+            .author
+            .commit("close", context.now, change, Vec::new(), Vec::new());
+        self.go(Phase::Closing, Effect::Commit(commit))
+    }
+}
+
+/// What is to be done about rows and a list that was read after them.
+fn plan(
+    roster: &Roster,
+    list: &[UpstreamId],
+    held: &BTreeMap<crate::ids::Stem, HeldPlace>,
+    believed: bool,
+    now: Timestamp,
+) -> Vec<Work> {
+    let listed: BTreeSet<&UpstreamId> = list.iter().collect();
+    let live = |stem: &crate::ids::Stem| {
+        held.get(stem)
+            .is_some_and(|held| !timing::expired(held.until, now))
+    };
+    let owed: BTreeSet<&UpstreamId> = roster
+        .holders
+        .iter()
+        .filter_map(|holder| match holder {
+            Holder::User(user) => user.reservation(),
+            Holder::Foreign(_) => None,
+        })
+        .flat_map(|reservation| &reservation.after)
+        .collect();
+    let mut work = Vec::new();
+    for holder in &roster.holders {
+        if let Holder::User(user) = holder
+            && user
+                .reservation()
+                .is_some_and(|reservation| timing::expired(reservation.until, now))
+        {
+            work.push(Work::Retire(Box::new(user.clone())));
+        }
+    }
+    for ghost in &roster.ghosts {
+        let is_listed = listed.contains(&ghost.upstream);
+        let quiet = timing::between(ghost.sent_at, now) >= LIST_AGE;
+        match ghost.state {
+            GhostState::Due => {
+                let waited_for = ghost.waits.as_ref().is_some_and(live) || owed.contains(&ghost.upstream);
+                if !waited_for {
+                    work.push(Work::Delete(Box::new(ghost.clone())));
+                }
+            }
+            GhostState::Accepted | GhostState::Gone if is_listed && quiet => {
+                work.push(Work::Resend(Box::new(ghost.clone())));
+            }
+            GhostState::Accepted if !is_listed && believed => {
+                work.push(Work::Forget(Box::new(ghost.clone())))
+            }
+            GhostState::Accepted | GhostState::Gone => {}
+        }
+    }
+    if !believed {
+        return work;
+    }
+    let unknown = unknown_ids(list, roster);
+    if !unknown.is_empty() {
+        work.push(Work::Adopt(unknown));
+    }
+    for holder in &roster.holders {
+        match holder {
+            Holder::User(user) => {
+                if user
+                    .active()
+                    .is_some_and(|active| !listed.contains(&active.upstream))
+                {
+                    work.push(Work::Vanished(Box::new(user.clone())));
+                }
+            }
+            Holder::Foreign(foreign) => {
+                let is_listed = listed.contains(&foreign.upstream);
+                if !is_listed {
+                    work.push(Work::Missing(Box::new(foreign.clone())));
+                } else if foreign.missing_since.is_some() {
+                    work.push(Work::Found(Box::new(foreign.clone())));
+                }
+            }
+        }
+    }
+    work
+}
+
+fn put(rev: u64, ghost: &Ghost) -> Write {
+    Write::Ghost {
+        upstream: ghost.upstream.clone(),
+        expect: Expect::Revision(rev),
+        becomes: Change::Put(Box::new(ghost.clone())),
+    }
+}
+
+fn transition(
+    in_use: i32,
+    hold: Vec<(crate::ids::Stem, HeldPlace)>,
+    release: Vec<crate::ids::Stem>,
+) -> SlotsChange {
+    SlotsChange::Transition(Transition {
+        guard: Guard::Any,
+        in_use,
+        hold,
+        release,
+        gives_up: false,
+    })
+}
+
+fn count(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}
+
+/// What a list says, whatever its order.
+fn digest(list: &[UpstreamId]) -> String {
+    let sorted: BTreeSet<&UpstreamId> = list.iter().collect();
+    let mut hash = Sha256::new();
+    for id in sorted {
+        hash.update(id.as_str().as_bytes());
+        hash.update([0]);
+    }
+    data_encoding::HEXLOWER.encode(&hash.finalize())
+}
+
+impl Machine for Sync {
+    type Output = Result<Synced, NotSynced>;
+
+    fn advance(&mut self, input: Input, context: &mut Context<'_>) -> Step {
+        match (std::mem::replace(&mut self.phase, Phase::Start), input) {
+            (Phase::Start, Input::Begin) => self.go(Phase::ReadingLease, Effect::ReadSync),
+            (Phase::ReadingLease, Input::SyncRecord(record)) => self.take_lease(record, context),
+            (Phase::TakingLease(lease), Input::Committed(CommitOutcome::Won)) => {
+                self.lease = Some(*lease);
+                let mut opening = Opening::new(self.author.clone(), self.max, self.counts);
+                let next = opening.advance(Input::Begin, context);
+                self.opening(opening, next, context)
+            }
+            (Phase::TakingLease(_), Input::Committed(CommitOutcome::Lost(_))) => {
+                Next::Done(Err(NotSynced::Running { retry_after: 5 }))
+            }
+            (Phase::Opening(mut opening), input) => {
+                let next = opening.advance(input, context);
+                self.opening(*opening, next, context)
+            }
+            (Phase::ReadingRows, Input::Roster(roster)) => {
+                self.roster = *roster;
+                self.go(Phase::Listing, Effect::List)
+            }
+            (Phase::Listing, Input::Listed(Ok(list))) => self.plan(list, context),
+            (Phase::Listing, Input::Listed(Err(fault))) => self.fail(NotSynced::Snaptrade(fault), context),
+            (Phase::Rereading(_), Input::Reservation(Some(user), ghosts)) => {
+                self.retire(&user, &ghosts, context)
+            }
+            (Phase::RetiringOwn(user, ghosts), Input::Committed(CommitOutcome::Won)) => {
+                let owed = user
+                    .reservation()
+                    .map(|reservation| reservation.after.clone())
+                    .unwrap_or_default();
+                let mut clearing = Clearing::new(&owed, self.until());
+                let next = clearing.advance(Input::Begin, context);
+                self.clearing_retired(*user, ghosts, clearing, next, context)
+            }
+            (Phase::ClearingRetired(user, ghosts, mut clearing), input) => {
+                let next = clearing.advance(input, context);
+                self.clearing_retired(*user, ghosts, *clearing, next, context)
+            }
+            (Phase::Freeing, Input::Committed(outcome)) => {
+                if outcome == CommitOutcome::Won {
+                    self.result.repaired += 1;
+                }
+                self.next(context)
+            }
+            (Phase::TakingGhost(ghost), Input::Committed(CommitOutcome::Won)) => {
+                let mut clearing = Clearing::new(std::slice::from_ref(&ghost.upstream), self.until());
+                let next = clearing.advance(Input::Begin, context);
+                self.deleting_ghost(*ghost, clearing, next, context)
+            }
+            (Phase::DeletingGhost(ghost, mut clearing), input) => {
+                let next = clearing.advance(input, context);
+                self.deleting_ghost(*ghost, *clearing, next, context)
+            }
+            (Phase::Resending(ghost, mut clearing), input) => {
+                let next = clearing.advance(input, context);
+                self.resending(*ghost, *clearing, next, context)
+            }
+            (Phase::Adopting(mut adoption), input) => {
+                let next = adoption.advance(input, context);
+                self.adopting(*adoption, next, context)
+            }
+            (Phase::CheckingBefore(user), Input::ProbedCredentials(true)) => {
+                self.go(Phase::Probing(user.clone()), Effect::ProbeUser(user))
+            }
+            (Phase::Probing(user), Input::Probed(SecretStanding::Rejected)) => {
+                self.go(Phase::CheckingAfter(user), Effect::ProbeCredentials)
+            }
+            (Phase::CheckingAfter(user), Input::ProbedCredentials(true)) => self.remove(&user, context),
+            (Phase::Writing(counted), Input::Committed(outcome)) => {
+                if outcome == CommitOutcome::Won {
+                    match counted {
+                        Counted::Nothing => {}
+                        Counted::Removed => self.result.removed += 1,
+                        Counted::Repaired => self.result.repaired += 1,
+                    }
+                }
+                self.next(context)
+            }
+            (Phase::Recounting, Input::Roster(roster)) => self.recounted(&roster, context),
+            (Phase::PausingBeforeRecount, Input::Waited) => self.recount(),
+            (Phase::Closing, _) => self.return_lease(context),
+            (Phase::Returning, _) => self.finish(),
+            // What somebody else changed meanwhile, or what SnapTrade did not confirm, is left to the next run.
+            _ if self.lease.is_some() => self.next(context),
+            _ => Next::Done(Err(NotSynced::Busy)),
+        }
+    }
+}
