@@ -8,5 +8,6 @@ pub mod opening;
 pub mod policy;
 pub mod records;
 pub mod registration;
+pub mod storage;
 pub mod sync;
 pub mod timing;
