@@ -64,6 +64,8 @@ pub struct Config {
     pub region: Option<String>,
     /// `AWS_ENDPOINT_URL_DYNAMODB`: where the table is when not in AWS.
     pub dynamodb_endpoint: Option<BaseUrl>,
+    /// `AWS_ENDPOINT_URL_SECRETS_MANAGER`: where the secrets are when not in AWS.
+    pub secrets_manager_endpoint: Option<BaseUrl>,
 }
 
 /// Which world a process works in.
@@ -453,19 +455,25 @@ impl Config {
         reader.finish(config)
     }
 
-    /// The settings of a function in AWS: as [`Config::read`], and what is optional on a developer's machine has to
-    /// be there, and nothing of the sandbox may stand among production's settings or the other way round.
+    /// The settings of a function in AWS: as [`Config::read`], but `AWS_REGION`, `TABLE_NAME`, SnapTrade's
+    /// credentials and the variables in `required` have to be there, and nothing of the sandbox may stand among
+    /// production's settings or the other way round.
     ///
     /// # Errors
     /// [`ConfigErrors`] names every variable that is missing or not right.
-    pub fn read_deployed(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigErrors> {
+    pub fn read_deployed(
+        lookup: &dyn Fn(&str) -> Option<String>,
+        required: &[&'static str],
+    ) -> Result<Self, ConfigErrors> {
         let mut reader = Reader::new(lookup);
         let config = reader.config();
-        for variable in ["AWS_REGION", "TABLE_NAME", "DATA_KEY_SECRET_ID"] {
-            reader.require(variable);
-        }
+        reader.require("AWS_REGION");
+        reader.require("TABLE_NAME");
         if config.snaptrade_credentials.is_none() {
             reader.require("SNAPTRADE_SECRET_ID");
+        }
+        for variable in required {
+            reader.require(variable);
         }
         reader.keep_worlds_apart(&config);
         reader.finish(config)
@@ -605,6 +613,7 @@ impl<'a> Reader<'a> {
                 .unwrap_or_default(),
             region: self.text("AWS_REGION"),
             dynamodb_endpoint: self.base_url("AWS_ENDPOINT_URL_DYNAMODB"),
+            secrets_manager_endpoint: self.base_url("AWS_ENDPOINT_URL_SECRETS_MANAGER"),
         }
     }
 
@@ -789,8 +798,12 @@ mod tests {
         Config::read(&lookup(variables))
     }
 
+    fn read_deployed(variables: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
+        Config::read_deployed(&lookup(variables), &["DATA_KEY_SECRET_ID"])
+    }
+
     fn faults(variables: &[(&str, &str)]) -> Vec<&'static str> {
-        let errors = Config::read_deployed(&lookup(variables)).unwrap_err();
+        let errors = read_deployed(variables).unwrap_err();
         errors.0.iter().map(|fault| fault.variable).collect()
     }
 
@@ -879,17 +892,17 @@ mod tests {
             [
                 "AWS_REGION",
                 "TABLE_NAME",
-                "DATA_KEY_SECRET_ID",
-                "SNAPTRADE_SECRET_ID"
+                "SNAPTRADE_SECRET_ID",
+                "DATA_KEY_SECRET_ID"
             ]
         );
-        assert!(Config::read_deployed(&lookup(&DEPLOYED)).is_ok());
+        assert!(read_deployed(&DEPLOYED).is_ok());
     }
 
     #[test]
     fn production_refuses_sandbox_settings_and_the_other_way_round() {
         let production = ("SNAPTRADE_ENVIRONMENT", "production");
-        assert!(Config::read_deployed(&lookup(&deployed(&[production]))).is_ok());
+        assert!(read_deployed(&deployed(&[production])).is_ok());
         for (variable, value) in [
             ("SNAPTRADE_BASE_URL", "http://127.0.0.1:9001"),
             ("SNAPTRADE_BASE_URL", "https://sandbox.example.com"),
@@ -908,7 +921,7 @@ mod tests {
             )])),
             ["SNAPTRADE_SECRET_ID"]
         );
-        let config = Config::read_deployed(&lookup(&deployed(&[production]))).unwrap();
+        let config = read_deployed(&deployed(&[production])).unwrap();
         assert!(!config.accepts_client_id("SANDBOX-CLIENT"));
         assert!(config.accepts_client_id("PARTNERAPP"));
     }

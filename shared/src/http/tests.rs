@@ -4,8 +4,11 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::app::Parts;
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::ids::UserId;
+use crate::secrets::DataKeys;
+use crate::snaptrade::Credentials;
 use crate::telemetry::{Service, count_call};
 
 fn app() -> App {
@@ -13,7 +16,13 @@ fn app() -> App {
         "ALLOWED_ORIGINS" => Some("https://*.vercel.app".to_owned()),
         _ => None,
     });
-    App::new("register", config.unwrap(), Parts::default())
+    let credentials = Credentials {
+        client_id: "CLIENT".to_owned(),
+        consumer_key: "key".into(),
+    };
+    let keys = DataKeys::generate("k1").unwrap();
+    let parts = Parts::local(Clock::system(), "test", credentials, keys).unwrap();
+    App::new("register", config.unwrap(), parts)
 }
 
 /// A request as API Gateway's HTTP API hands it to a function.

@@ -1,15 +1,24 @@
 //! Credentials and keys: read from Secrets Manager (or, on a developer's machine, from the environment), cached for
 //! a while, and read again once when the service that they open says that they are wrong.
 
+mod data_keys;
+pub mod manager;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use secrecy::SecretString;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
 
+pub use data_keys::{DataKeys, KEY_BYTES};
+
 use crate::clock::Clock;
+use crate::snaptrade::Credentials;
 
 /// How long a value is used before it is read again. A rotated secret is in use everywhere after this time at the
 /// latest, without a deploy.
@@ -117,5 +126,105 @@ impl<T: Send + Sync + 'static> Cached<T> {
 impl<T> std::fmt::Debug for Cached<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Cached([redacted])")
+    }
+}
+
+/// SnapTrade's credentials as the secret holds them.
+#[derive(Deserialize)]
+struct StoredCredentials {
+    client_id: String,
+    consumer_key: SecretString,
+}
+
+/// Reads SnapTrade's credentials from `{"client_id": "…", "consumer_key": "…"}`.
+///
+/// # Errors
+/// What is wrong, in words, without any part of the secret.
+pub fn parse_credentials(json: &str) -> Result<Credentials, String> {
+    use secrecy::ExposeSecret as _;
+    let stored: StoredCredentials = parse_json(json, "client_id, consumer_key")?;
+    for (name, value) in [
+        ("client_id", stored.client_id.as_str()),
+        ("consumer_key", stored.consumer_key.expose_secret()),
+    ] {
+        if value.is_empty() || value.trim() != value {
+            return Err(format!("{name} is empty or has spaces around it"));
+        }
+    }
+    Ok(Credentials {
+        client_id: stored.client_id,
+        consumer_key: stored.consumer_key,
+    })
+}
+
+/// Reads a secret's JSON. What the parser says is left out of the error, because it may quote the secret.
+fn parse_json<T: DeserializeOwned>(json: &str, members: &str) -> Result<T, String> {
+    serde_json::from_str(json).map_err(|_| format!("it is not a JSON object with the members {members}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    fn counting(fails_from: u32) -> (Arc<AtomicU32>, Loader<u32>) {
+        let reads = Arc::new(AtomicU32::new(0));
+        let counter = Arc::clone(&reads);
+        let loader: Loader<u32> = Box::new(move || {
+            let read = counter.fetch_add(1, Ordering::Relaxed);
+            Box::pin(async move {
+                if read < fails_from {
+                    Ok(read)
+                } else {
+                    Err(SecretError::Unavailable {
+                        id: "s".to_owned(),
+                        reason: "gone".to_owned(),
+                    })
+                }
+            })
+        });
+        (reads, loader)
+    }
+
+    #[tokio::test]
+    async fn a_secret_is_read_once_in_its_lifetime_and_used_on_when_it_cannot_be_read_again() {
+        let clock = Clock::system();
+        let (reads, loader) = counting(2);
+        let cached = Cached::new(clock.clone(), loader);
+        assert_eq!(
+            (*cached.get().await.unwrap(), *cached.get().await.unwrap()),
+            (0, 0)
+        );
+        clock.advance(301);
+        assert_eq!(*cached.get().await.unwrap(), 1);
+        clock.advance(301);
+        assert_eq!(*cached.get().await.unwrap(), 1);
+        assert_eq!(reads.load(Ordering::Relaxed), 3);
+    }
+
+    #[tokio::test]
+    async fn a_rejected_secret_is_read_again_once_for_all_that_hold_it() {
+        let (reads, loader) = counting(9);
+        let cached = Cached::new(Clock::system(), loader);
+        let rejected = cached.get().await.unwrap();
+        let (one, two) = tokio::join!(cached.replace(&rejected), cached.replace(&rejected));
+        assert_eq!((*one.unwrap(), *two.unwrap()), (1, 1));
+        assert_eq!(reads.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn credentials_are_read_and_faults_named_without_them() {
+        let good = parse_credentials(r#"{"client_id": "C", "consumer_key": "K", "note": 1}"#).unwrap();
+        assert_eq!(good.client_id, "C");
+        for bad in [
+            "VERYSECRET",
+            r#"{"client_id": "C", "consumer_key": ["VERYSECRET"]}"#,
+            r#"{"client_id": "C", "consumer_key": " VERYSECRET"}"#,
+            r#"{"client_id": "", "consumer_key": "VERYSECRET"}"#,
+            r#"{"consumer_key": "VERYSECRET"}"#,
+        ] {
+            assert!(!parse_credentials(bad).unwrap_err().contains("VERYSECRET"));
+        }
     }
 }

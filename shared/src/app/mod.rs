@@ -1,0 +1,339 @@
+//! What a function starts from: its settings, its clients and its clock, built once when the process starts.
+
+pub mod aws;
+mod run;
+pub mod transport;
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+
+pub use aws::AwsAccess;
+pub use run::{invoke_event, run_event, run_http};
+
+use crate::clock::Clock;
+use crate::config::{Config, ConfigErrors};
+use crate::secrets::{self, Cached, DataKeys, Loader, SecretError};
+use crate::snaptrade::Credentials;
+use crate::store::Store;
+
+/// How long the first call to the table may take while the function starts. When it takes longer, the first
+/// invocation makes its own.
+const WARMING_TIMEOUT: Duration = Duration::from_millis(1_500);
+
+/// Everything that a function's handler works with. Built once, borrowed by each invocation.
+pub struct App {
+    function: &'static str,
+    config: Config,
+    clock: Clock,
+    http: reqwest::Client,
+    store: Store,
+    credentials: Arc<Cached<Credentials>>,
+    data_keys: Arc<Cached<DataKeys>>,
+    states: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
+}
+
+/// What an [`App`] is built from.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// The time that everything is decided by.
+    pub clock: Clock,
+    /// The client for all outside calls; its clones share their connections.
+    pub http: reqwest::Client,
+    /// Access to the table. The table's address and name are the settings'.
+    pub aws: AwsAccess,
+    /// SnapTrade's credentials.
+    pub credentials: Arc<Cached<Credentials>>,
+    /// The keys that users' secrets are encrypted with.
+    pub data_keys: Arc<Cached<DataKeys>>,
+}
+
+impl Parts {
+    /// Parts whose secrets are known already, for stand-ins on this machine: the local stack, and tests. The
+    /// stand-in for DynamoDB sees `aws_access_key_id` and takes any.
+    ///
+    /// # Errors
+    /// [`transport::TransportError`] when TLS cannot be set up.
+    pub fn local(
+        clock: Clock,
+        aws_access_key_id: &str,
+        credentials: Credentials,
+        data_keys: DataKeys,
+    ) -> Result<Self, transport::TransportError> {
+        Ok(Self {
+            clock,
+            http: transport::http_client()?,
+            aws: AwsAccess::local(aws_access_key_id),
+            credentials: Arc::new(Cached::fixed(credentials)),
+            data_keys: Arc::new(Cached::fixed(data_keys)),
+        })
+    }
+}
+
+/// Which secrets a function works with, and so may read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// SnapTrade's credentials only; it never opens or closes a user's secret.
+    Credentials,
+    /// SnapTrade's credentials and the keys that users' secrets are encrypted with.
+    CredentialsAndDataKeys,
+}
+
+/// A function could not start. Each is one sentence that names the variable or the secret at fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StartError {
+    /// Settings are missing or not right.
+    #[error(transparent)]
+    Settings(#[from] ConfigErrors),
+    /// A secret could not be read or is not what it should be.
+    #[error("What {variable} names cannot be used: {source}.")]
+    Secret {
+        /// The variable that names the secret.
+        variable: &'static str,
+        /// What is wrong with it.
+        source: SecretError,
+    },
+    /// Production was given the sandbox's credentials.
+    #[error("SNAPTRADE_ENVIRONMENT is production, but the credentials are the sandbox's.")]
+    SandboxCredentials,
+    /// TLS could not be set up.
+    #[error("The function cannot start: {0}.")]
+    Transport(#[from] transport::TransportError),
+}
+
+impl App {
+    /// The function `function`, by the name of its package, with these settings and parts.
+    #[must_use]
+    pub fn new(function: &'static str, config: Config, parts: Parts) -> Self {
+        let dynamodb = aws::dynamodb(
+            &parts.aws,
+            parts.http.clone(),
+            config.dynamodb_endpoint.as_ref(),
+            function,
+        );
+        Self::with_dynamodb(function, config, parts, dynamodb)
+    }
+
+    /// The function `function` as Lambda starts it: settings and AWS's credentials from the environment, secrets
+    /// from Secrets Manager. The secrets are fetched and the connection to the table is opened at the same time, so
+    /// that the first invocation waits for neither.
+    ///
+    /// # Errors
+    /// [`StartError`] when the function could not do its work.
+    pub async fn from_env(function: &'static str, needs: Needs) -> Result<Self, StartError> {
+        Self::start(function, needs, &|name| std::env::var(name).ok()).await
+    }
+
+    async fn start(
+        function: &'static str,
+        needs: Needs,
+        lookup: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, StartError> {
+        let required: &[&'static str] = match needs {
+            Needs::Credentials => &[],
+            Needs::CredentialsAndDataKeys => &["DATA_KEY_SECRET_ID"],
+        };
+        let config = Config::read_deployed(lookup, required);
+        let aws = AwsAccess::from_env(lookup);
+        let (config, aws) = match (config, aws) {
+            (Ok(config), Ok(aws)) => (config, aws),
+            (config, aws) => {
+                let mut faults = config.err().map(|errors| errors.0).unwrap_or_default();
+                faults.extend(aws.err().unwrap_or_default());
+                return Err(ConfigErrors(faults).into());
+            }
+        };
+        let clock = Clock::system();
+        let http = transport::http_client()?;
+        let secrets = aws::secrets_manager(&aws, http.clone(), config.secrets_manager_endpoint.as_ref());
+        let parts = Parts {
+            credentials: Arc::new(credentials(&config, &clock, secrets.clone())),
+            data_keys: Arc::new(Cached::new(
+                clock.clone(),
+                match (needs, config.data_key_secret_id.clone()) {
+                    (Needs::CredentialsAndDataKeys, Some(id)) => {
+                        secrets::manager::load(secrets, id, DataKeys::parse)
+                    }
+                    _ => not_for_this_function(),
+                },
+            )),
+            clock,
+            http,
+            aws,
+        };
+        let dynamodb = aws::dynamodb(
+            &parts.aws,
+            parts.http.clone(),
+            config.dynamodb_endpoint.as_ref(),
+            function,
+        );
+        let app = Self::with_dynamodb(function, config, parts, dynamodb.clone());
+        tokio::try_join!(
+            app.check_credentials(),
+            app.check_data_keys(needs),
+            warm(&dynamodb, &app.config.table_name),
+        )?;
+        Ok(app)
+    }
+
+    fn with_dynamodb(
+        function: &'static str,
+        config: Config,
+        parts: Parts,
+        dynamodb: aws_sdk_dynamodb::Client,
+    ) -> Self {
+        Self {
+            function,
+            store: Store::new(dynamodb, config.table_name.clone()),
+            config,
+            clock: parts.clock,
+            http: parts.http,
+            credentials: parts.credentials,
+            data_keys: parts.data_keys,
+            states: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// The function's name, as its package has it.
+    #[must_use]
+    pub fn function(&self) -> &'static str {
+        self.function
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The clock.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The table.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The client for outside calls.
+    #[must_use]
+    pub fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
+    /// SnapTrade's credentials.
+    #[must_use]
+    pub fn credentials(&self) -> &Arc<Cached<Credentials>> {
+        &self.credentials
+    }
+
+    /// The keys that users' secrets are encrypted with.
+    #[must_use]
+    pub fn data_keys(&self) -> &Arc<Cached<DataKeys>> {
+        &self.data_keys
+    }
+
+    /// What a function keeps from one invocation to the next, such as the answer of a check that is not to be made
+    /// each time. There is one value of each type, made when it is first asked for; it goes with the process, so
+    /// nothing may depend on it but speed and cost.
+    #[must_use]
+    pub fn state<T: Default + Send + Sync + 'static>(&self) -> Arc<T> {
+        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = states
+            .entry(TypeId::of::<T>())
+            .or_insert_with(|| Arc::new(T::default()));
+        Arc::clone(state).downcast().unwrap_or_default()
+    }
+
+    async fn check_credentials(&self) -> Result<(), StartError> {
+        let credentials = self
+            .credentials
+            .get()
+            .await
+            .map_err(|source| StartError::Secret {
+                variable: "SNAPTRADE_SECRET_ID",
+                source,
+            })?;
+        if self.config.accepts_client_id(&credentials.client_id) {
+            Ok(())
+        } else {
+            Err(StartError::SandboxCredentials)
+        }
+    }
+
+    async fn check_data_keys(&self, needs: Needs) -> Result<(), StartError> {
+        match needs {
+            Needs::Credentials => Ok(()),
+            Needs::CredentialsAndDataKeys => match self.data_keys.get().await {
+                Ok(_) => Ok(()),
+                Err(source) => Err(StartError::Secret {
+                    variable: "DATA_KEY_SECRET_ID",
+                    source,
+                }),
+            },
+        }
+    }
+}
+
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App")
+            .field("function", &self.function)
+            .finish_non_exhaustive()
+    }
+}
+
+fn credentials(
+    config: &Config,
+    clock: &Clock,
+    secrets: aws_sdk_secretsmanager::Client,
+) -> Cached<Credentials> {
+    match (&config.snaptrade_secret_id, &config.snaptrade_credentials) {
+        (Some(id), _) => Cached::new(
+            clock.clone(),
+            secrets::manager::load(secrets, id.clone(), secrets::parse_credentials),
+        ),
+        (None, Some(given)) => Cached::fixed(Credentials {
+            client_id: given.client_id.clone(),
+            consumer_key: given.consumer_key.clone(),
+        }),
+        (None, None) => Cached::new(clock.clone(), not_for_this_function()),
+    }
+}
+
+/// Stands for a secret that the function is not meant to read.
+fn not_for_this_function<T: Send + 'static>() -> Loader<T> {
+    Box::new(|| {
+        Box::pin(async {
+            Err(SecretError::Unavailable {
+                id: "that was asked for".to_owned(),
+                reason: "this function is not set up to use it".to_owned(),
+            })
+        })
+    })
+}
+
+/// Opens the connection to the table, which costs a small function the better part of a second when the first
+/// invocation has to do it. Whether the function may read, and what, does not matter for that.
+async fn warm(dynamodb: &aws_sdk_dynamodb::Client, table: &str) -> Result<(), StartError> {
+    let read = dynamodb
+        .get_item()
+        .table_name(table)
+        .key("pk", AttributeValue::S("warm".to_owned()))
+        .key("sk", AttributeValue::S("warm".to_owned()))
+        .send();
+    if tokio::time::timeout(WARMING_TIMEOUT, read).await.is_err() {
+        tracing::warn!("the table did not answer while the function started");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+//! Starting a function, against servers on this machine that speak just enough of AWS's protocols.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::telemetry::{Invocation, in_invocation};
+
+const DATA_KEYS: &str = r#"{"current":"k1","keys":{"k1":"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc="}}"#;
+
+/// Answers each HTTP request with what `answer` gives for it, on an address that is returned.
+async fn serve(answer: impl Fn(String) -> (u16, String) + Send + Sync + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let answer = Arc::new(answer);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let answer = Arc::clone(&answer);
+            tokio::spawn(async move {
+                let mut request = Vec::new();
+                let mut buffer = [0_u8; 4096];
+                while let Ok(read) = stream.read(&mut buffer).await {
+                    request.extend_from_slice(&buffer[..read]);
+                    let text = String::from_utf8_lossy(&request).into_owned();
+                    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+                        if read == 0 {
+                            return;
+                        }
+                        continue;
+                    };
+                    let length = head
+                        .lines()
+                        .filter_map(|line| line.split_once(':'))
+                        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+                        .map_or(0, |(_, value)| value.trim().parse().unwrap());
+                    if body.len() < length {
+                        continue;
+                    }
+                    let (status, body) = answer(text.clone());
+                    request.clear();
+                    let head = format!(
+                        "HTTP/1.1 {status} X\r\ncontent-type: application/x-amz-json-1.0\r\ncontent-length: {}\r\n\r\n",
+                        body.len()
+                    );
+                    if stream
+                        .write_all(format!("{head}{body}").as_bytes())
+                        .await
+                        .is_err()
+                    {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    format!("http://{address}")
+}
+
+/// Secrets Manager with SnapTrade's credentials and the data keys.
+async fn secrets_manager() -> String {
+    serve(|request| {
+        let secret = if request.contains("\"berth/snaptrade\"") {
+            r#"{"client_id":"SANDBOX-CLIENT","consumer_key":"not-shown"}"#
+        } else if request.contains("\"berth/data-keys\"") {
+            DATA_KEYS
+        } else if request.contains("\"berth/broken\"") {
+            "not-shown"
+        } else {
+            let body = r#"{"__type":"ResourceNotFoundException","message":"no"}"#;
+            return (400, body.to_owned());
+        };
+        let body = serde_json::json!({"Name": "s", "SecretString": secret});
+        (200, body.to_string())
+    })
+    .await
+}
+
+fn environment(secrets: &str, table: &str, more: &[(&str, &str)]) -> HashMap<String, String> {
+    let mut all: HashMap<String, String> = [
+        ("AWS_REGION", "eu-west-1"),
+        ("AWS_ACCESS_KEY_ID", "id"),
+        ("AWS_SECRET_ACCESS_KEY", "key"),
+        ("AWS_SESSION_TOKEN", "token"),
+        ("TABLE_NAME", "berth-table"),
+        ("SNAPTRADE_SECRET_ID", "berth/snaptrade"),
+        ("DATA_KEY_SECRET_ID", "berth/data-keys"),
+        ("AWS_ENDPOINT_URL_SECRETS_MANAGER", secrets),
+        ("AWS_ENDPOINT_URL_DYNAMODB", table),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .collect();
+    for (name, value) in more {
+        all.insert((*name).to_owned(), (*value).to_owned());
+    }
+    all
+}
+
+async fn start(needs: Needs, environment: &HashMap<String, String>) -> Result<App, StartError> {
+    App::start("register", needs, &|name| environment.get(name).cloned()).await
+}
+
+#[tokio::test]
+async fn a_function_starts_with_its_secrets_read_and_the_table_reached() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&asked);
+    let table = serve(move |request| {
+        log.lock().unwrap().push(request);
+        (200, "{}".to_owned())
+    })
+    .await;
+    let environment = environment(&secrets_manager().await, &table, &[]);
+    let app = start(Needs::CredentialsAndDataKeys, &environment).await.unwrap();
+    assert_eq!(app.credentials().get().await.unwrap().client_id, "SANDBOX-CLIENT");
+    assert_eq!(app.data_keys().get().await.unwrap().current().unwrap().0, "k1");
+    let asked = asked.lock().unwrap().clone();
+    assert_eq!(asked.len(), 1);
+    assert!(asked[0].contains("app/berth-register"), "{}", asked[0]);
+    assert!(asked[0].contains("x-amz-security-token: token"), "{}", asked[0]);
+}
+
+#[tokio::test]
+async fn a_function_that_cannot_start_names_the_variable_at_fault_and_no_secret() {
+    let secrets = secrets_manager().await;
+    let table = serve(|_| (200, "{}".to_owned())).await;
+    for (variable, value, expected) in [
+        ("SNAPTRADE_SECRET_ID", "berth/missing", "there is no such secret"),
+        ("SNAPTRADE_SECRET_ID", "berth/broken", "client_id, consumer_key"),
+        ("DATA_KEY_SECRET_ID", "berth/broken", "current, keys"),
+        (
+            "SNAPTRADE_ENVIRONMENT",
+            "production",
+            "the credentials are the sandbox's",
+        ),
+        ("AWS_ACCESS_KEY_ID", "", "is not set"),
+        ("MAX_CONNECTIONS", "many", "must be a whole number"),
+    ] {
+        let environment = environment(&secrets, &table, &[(variable, value)]);
+        let said = start(Needs::CredentialsAndDataKeys, &environment)
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(said.contains(variable) && said.contains(expected), "{said}");
+        assert!(!said.contains("not-shown"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_function_without_need_of_the_data_keys_does_not_read_them() {
+    let table = serve(|_| (200, "{}".to_owned())).await;
+    let environment = environment(&secrets_manager().await, &table, &[("DATA_KEY_SECRET_ID", "")]);
+    let app = start(Needs::Credentials, &environment).await.unwrap();
+    assert!(app.data_keys().get().await.is_err());
+}
+
+#[tokio::test]
+async fn every_attempt_at_the_table_is_counted() {
+    let asked = Arc::new(AtomicU32::new(0));
+    let counter = Arc::clone(&asked);
+    let table = serve(move |_| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        (500, r#"{"__type":"InternalServerError"}"#.to_owned())
+    })
+    .await;
+    let endpoint = crate::config::BaseUrl::parse(&table).unwrap();
+    let http = transport::http_client().unwrap();
+    let client = aws::dynamodb(&AwsAccess::local("id"), http, Some(&endpoint), "status");
+    let invocation = Invocation {
+        request_id: "r".to_owned(),
+        correlation_id: "c".to_owned(),
+        function: "status",
+    };
+    let work = async { client.list_tables().send().await };
+    let (result, calls) = in_invocation(invocation, work).await;
+    assert!(result.is_err());
+    assert_eq!(calls.dynamodb, 3);
+    assert_eq!(asked.load(Ordering::Relaxed), 3);
+}
+
+#[tokio::test]
+async fn a_table_that_cannot_be_reached_does_not_keep_a_function_from_starting() {
+    let environment = environment(&secrets_manager().await, "http://127.0.0.1:9", &[]);
+    assert!(start(Needs::CredentialsAndDataKeys, &environment).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_function_keeps_one_value_of_each_type() {
+    let environment = environment(&secrets_manager().await, "http://127.0.0.1:9", &[]);
+    let app = start(Needs::Credentials, &environment).await.unwrap();
+    app.state::<AtomicU32>().fetch_add(1, Ordering::Relaxed);
+    assert_eq!(app.state::<AtomicU32>().load(Ordering::Relaxed), 1);
+}
