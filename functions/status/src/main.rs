@@ -1,2 +1,9 @@
-//! Placeholder.
-fn main() {}
+//! The function `status` under the Lambda runtime.
+
+use std::process::ExitCode;
+
+use berth::app::{Needs, run_http};
+
+fn main() -> ExitCode {
+    run_http("status", Needs::CredentialsAndDataKeys, status::handle)
+}

@@ -34,6 +34,7 @@ pub struct OpenCall {
     pub(super) body: Vec<u8>,
     pub(super) request_id: String,
     pub(super) correlation_id: String,
+    pub(super) caller: Result<Identity, Problem>,
 }
 
 impl Deref for Call {
@@ -79,6 +80,18 @@ impl Call {
 }
 
 impl OpenCall {
+    /// The same request, its caller known.
+    ///
+    /// # Errors
+    /// [`Problem`] `forbidden` when the request has no verified token, or one that names no user.
+    pub fn identified(self) -> Result<Call, Problem> {
+        let identity = self.caller.clone()?;
+        Ok(Call {
+            identity,
+            request: self,
+        })
+    }
+
     /// The request's method.
     #[must_use]
     pub fn method(&self) -> &Method {

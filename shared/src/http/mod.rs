@@ -54,12 +54,7 @@ where
     H: FnOnce(Call) -> F,
     F: Future<Output = Result<Reply, Problem>>,
 {
-    let identity = identity::identify(request.request_context_ref(), &app.config().operator_scope);
-    serve_open(app, request, async move |request| {
-        let identity = identity?;
-        handle(Call { identity, request }).await
-    })
-    .await
+    serve_open(app, request, async move |call| handle(call.identified()?).await).await
 }
 
 /// Serves a request of a route that is open to anyone, as [`serve`] does otherwise.
@@ -70,7 +65,7 @@ where
 {
     let origin = cors::allowed_origin(app.config(), request.headers());
     let time_left = time_left(&request);
-    let call = open_call(request);
+    let call = open_call(request, &app.config().operator_scope);
     let invocation = Invocation {
         request_id: call.request_id.clone(),
         correlation_id: call.correlation_id.clone(),
@@ -133,7 +128,8 @@ fn time_left(request: &Request) -> Option<Duration> {
     Some(deadline.saturating_sub(now).saturating_sub(TIME_FOR_THE_ANSWER))
 }
 
-fn open_call(request: Request) -> OpenCall {
+fn open_call(request: Request, operator_scope: &str) -> OpenCall {
+    let caller = identity::identify(request.request_context_ref(), operator_scope);
     let context = match request.request_context_ref() {
         Some(RequestContext::ApiGatewayV2(context)) => Some(context),
         _ => None,
@@ -199,6 +195,7 @@ fn open_call(request: Request) -> OpenCall {
         },
         request_id,
         correlation_id,
+        caller,
     }
 }
 
