@@ -1,0 +1,268 @@
+//! Faults that are to happen to the next calls of an operation, so that a test can see what its caller does.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use axum::response::Response;
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::answer::{Refusal, json_answer, text_answer};
+
+/// What goes wrong with a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// It is answered with this status and nothing is done.
+    Status(StatusCode),
+    /// It is never answered and nothing is done.
+    Timeout,
+    /// What it asks for is done, and it is never answered.
+    CommitThenTimeout,
+    /// It is answered 200 with something that is no JSON, and nothing is done.
+    Malformed,
+    /// It waits, and then is done and answered as usual.
+    Slow(Duration),
+    /// It is refused because the plan's limit is reached.
+    LimitReached,
+    /// It is refused because there were too many requests; the caller is asked to wait so many seconds.
+    RateLimited(u64),
+}
+
+/// The faults that wait for their calls. They do not survive a restart.
+#[derive(Debug, Default)]
+pub(super) struct Faults(VecDeque<Waiting>);
+
+#[derive(Debug)]
+struct Waiting {
+    /// What [`normal`] makes of the operation's name, or `*`.
+    operation: String,
+    fault: Fault,
+    times: u64,
+}
+
+/// The operation name that stands for every operation.
+const EVERY: &str = "*";
+
+impl Faults {
+    /// Queues the fault that a control call describes, or clears those of its operation where `times` is 0. `known`
+    /// tells whether any operation bears a name.
+    ///
+    /// # Errors
+    /// A sentence that says what of the description is wrong.
+    pub(super) fn add(&mut self, described: &Value, known: impl Fn(&str) -> bool) -> Result<(), String> {
+        let text = |name: &str| described.get(name).and_then(Value::as_str);
+        let number = |name: &str, default: u64| match described.get(name) {
+            None | Some(Value::Null) => Ok(default),
+            Some(value) => (value.as_u64())
+                .ok_or_else(|| format!("`{name}` has to be a whole number that is not negative.")),
+        };
+        let named = text("operation").ok_or("`operation` has to name an operation, or be `*`.")?;
+        let operation = if named == EVERY {
+            named.to_owned()
+        } else {
+            normal(named)
+        };
+        if operation != EVERY && !known(&operation) {
+            return Err(format!(
+                "No operation is called `{named}`. Give the last segment of its path or SnapTrade's operationId."
+            ));
+        }
+        let times = number("times", 1)?;
+        if times == 0 {
+            self.0
+                .retain(|waiting| operation != EVERY && waiting.operation != operation);
+            return Ok(());
+        }
+        let delay_ms = number("delay_ms", 0)?;
+        let fault = match text("kind").ok_or("`kind` has to name a kind of fault.")? {
+            "status" => {
+                let status = number("status", 503)?;
+                let status = u16::try_from(status)
+                    .ok()
+                    .filter(|status| (400..600).contains(status));
+                let status = status.and_then(|status| StatusCode::from_u16(status).ok());
+                Fault::Status(status.ok_or("`status` has to be from 400 to 599.")?)
+            }
+            "timeout" => Fault::Timeout,
+            "commit_then_timeout" => Fault::CommitThenTimeout,
+            "malformed" => Fault::Malformed,
+            "slow" => Fault::Slow(Duration::from_millis(delay_ms)),
+            "limit_reached" => Fault::LimitReached,
+            "rate_limited" => Fault::RateLimited(number("retry_after", delay_ms.div_ceil(1000).max(1))?),
+            other => {
+                return Err(format!(
+                    "`{other}` is no kind of fault. There are `status`, `timeout`, `commit_then_timeout`, \
+                     `malformed`, `slow`, `limit_reached` and `rate_limited`."
+                ));
+            }
+        };
+        self.0.push_back(Waiting {
+            operation,
+            fault,
+            times,
+        });
+        Ok(())
+    }
+
+    /// Takes the fault for a call that bears any of these normal names: the oldest one of its operation, else the
+    /// oldest one of every operation.
+    pub(super) fn take(&mut self, names: &[String]) -> Option<Fault> {
+        let named = (self.0.iter()).position(|waiting| names.contains(&waiting.operation));
+        let at = named.or_else(|| self.0.iter().position(|waiting| waiting.operation == EVERY))?;
+        let waiting = self.0.get_mut(at)?;
+        waiting.times = waiting.times.saturating_sub(1);
+        let (fault, left) = (waiting.fault.clone(), waiting.times);
+        if left == 0 {
+            self.0.remove(at);
+        }
+        Some(fault)
+    }
+
+    /// Forgets every fault.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// One spelling for the many of an operation's name: `registerUser`, `registerSnapTradeUser`,
+/// `Authentication_registerSnapTradeUser`, `register_snap_trade_user` and `/snapTrade/registerUser` are the same.
+/// Placeholders at the end of a path are passed over.
+pub(super) fn normal(name: &str) -> String {
+    let last = (name.rsplit('/'))
+        .find(|segment| !segment.is_empty() && !segment.starts_with('{'))
+        .unwrap_or_default();
+    // A generated operationId has its group in front, which begins with a capital letter.
+    let bare = match last.split_once('_') {
+        Some((group, rest)) if group.starts_with(|first: char| first.is_ascii_uppercase()) => rest,
+        _ => last,
+    };
+    let letters: String = (bare.chars().filter(char::is_ascii_alphanumeric))
+        .map(|letter| letter.to_ascii_lowercase())
+        .collect();
+    letters.replace("snaptrade", "")
+}
+
+/// The answer to a call that fails with a status, in SnapTrade's words. `for_user` tells whether the call was made
+/// with a user's secret, which is what a 401 is about then.
+pub(super) fn failed(status: StatusCode, for_user: bool) -> Response {
+    let (code, detail) = match status.as_u16() {
+        400 => ("1012", "Invalid input"),
+        401 if for_user => return Refusal::InvalidUser.answer(),
+        401 => return Refusal::InvalidSignature.answer(),
+        402 => return Refusal::ConnectionDisabled.answer(),
+        403 => return Refusal::Forbidden.answer(),
+        404 => return Refusal::NotFound.answer(),
+        410 => return Refusal::Gone.answer(),
+        425 => (
+            "3012",
+            "The resource is currently being populated. Please try again later.",
+        ),
+        429 => return Refusal::Throttled { wait: 1 }.answer(),
+        500 => ("1000", "Unexpected exception"),
+        // A gateway in front of the service answers these, with a page.
+        502 | 504 => {
+            let reason = status.canonical_reason().unwrap_or_default();
+            let page = format!("<html><head><title>{reason}</title></head><body>{reason}</body></html>");
+            return text_answer(status, "text/html", page);
+        }
+        503 => (
+            "3002",
+            "Unable to sync with brokerage account. Invalid response from Brokerage API.",
+        ),
+        _ => ("0000", "The request failed."),
+    };
+    json_answer(
+        status,
+        &json!({"detail": detail, "status_code": status.as_u16(), "code": code}),
+    )
+}
+
+/// An answer that breaks off in the middle.
+pub(super) fn malformed() -> Response {
+    text_answer(
+        StatusCode::OK,
+        "application/json",
+        r#"{"detail": "This answer breaks o"#.to_owned(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(name: &str) -> Vec<String> {
+        vec![normal(name)]
+    }
+
+    #[test]
+    fn every_usual_spelling_means_the_same_operation() {
+        for spelling in [
+            "registerUser",
+            "registerSnapTradeUser",
+            "Authentication_registerSnapTradeUser",
+            "register_snap_trade_user",
+            "/snapTrade/registerUser",
+            "/api/v1/snapTrade/registerUser",
+        ] {
+            assert_eq!(normal(spelling), "registeruser", "{spelling}");
+        }
+        assert_eq!(normal("/accounts/{accountId}"), "accounts");
+    }
+
+    #[test]
+    fn faults_of_one_operation_queue_and_the_specific_one_comes_first() {
+        let mut faults = Faults::default();
+        for described in [
+            json!({"operation": "*", "kind": "malformed"}),
+            json!({"operation": "login", "kind": "timeout", "times": 2}),
+            json!({"operation": "login", "kind": "status", "status": 500}),
+        ] {
+            faults.add(&described, |_| true).unwrap();
+        }
+        let taken: Vec<_> = (0..5).map(|_| faults.take(&names("login"))).collect();
+        assert_eq!(
+            taken,
+            [
+                Some(Fault::Timeout),
+                Some(Fault::Timeout),
+                Some(Fault::Status(StatusCode::INTERNAL_SERVER_ERROR)),
+                Some(Fault::Malformed),
+                None,
+            ]
+        );
+    }
+
+    #[test]
+    fn zero_times_clears_one_operation_or_all() {
+        let mut faults = Faults::default();
+        let add = |faults: &mut Faults, operation: &str, times: u64| {
+            let described = json!({"operation": operation, "kind": "timeout", "times": times});
+            faults.add(&described, |_| true).unwrap();
+        };
+        add(&mut faults, "login", 1);
+        add(&mut faults, "listUsers", 1);
+        add(&mut faults, "login", 0);
+        assert_eq!(faults.take(&names("login")), None);
+        add(&mut faults, "*", 0);
+        assert_eq!(faults.take(&names("listUsers")), None);
+    }
+
+    #[test]
+    fn a_wrong_description_is_refused_with_a_reason() {
+        let mut faults = Faults::default();
+        for described in [
+            json!([]),
+            json!({"operation": "login"}),
+            json!({"operation": "login", "kind": "sometimes"}),
+            json!({"operation": "login", "kind": "status", "status": 200}),
+            json!({"operation": "login", "kind": "timeout", "times": -1}),
+        ] {
+            assert!(faults.add(&described, |_| true).is_err(), "{described}");
+        }
+        assert!(
+            faults
+                .add(&json!({"operation": "nothing", "kind": "timeout"}), |_| false)
+                .is_err()
+        );
+    }
+}

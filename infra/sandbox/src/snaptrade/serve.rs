@@ -1,0 +1,194 @@
+//! One request to the API, from its arrival to its answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{Request, State};
+use axum::response::Response;
+use http::request::Parts;
+use http::{HeaderName, StatusCode};
+use serde_json::Value;
+
+use super::answer::{Refusal, json_answer, set, text_answer};
+use super::auth::{self, Query, Signed};
+use super::faults::{self, Fault, normal};
+use super::ids;
+use super::operations::{self, Call, Found, Operation, Scope};
+use super::rate::Standing;
+use super::shared::{Shared, held};
+
+/// The path prefix of older clients. It still works and is signed as part of the path.
+const LEGACY_PREFIX: &str = "/api/v1";
+
+/// Since when the prefix is deprecated, in the header's own notation.
+const DEPRECATED_SINCE: &str = "@1781222400";
+
+/// The largest body that is read.
+const LARGEST_BODY: usize = 1024 * 1024;
+
+/// How long a request that is never answered is held. Real gateways give up after about as long.
+const HELD_FOR: Duration = Duration::from_secs(60);
+
+/// Answers any request that is neither for the portal nor a control call.
+pub(super) async fn request(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let number = held(&shared.journal).arrived(
+        parts.method.as_str(),
+        parts.uri.path(),
+        parts.uri.query().unwrap_or_default(),
+        shared.clock.now(),
+    );
+    // What was received is worked off even when the sender does not wait for it, as at the real service.
+    let sandbox = Arc::clone(&shared);
+    let worker = tokio::spawn(async move {
+        let answer = work(&sandbox, parts, body).await;
+        if let Some(answer) = &answer {
+            held(&sandbox.journal).answered(number, answer.status().as_u16());
+        }
+        answer
+    });
+    match worker.await {
+        Ok(Some(answer)) => answer,
+        Ok(None) => never(&shared).await,
+        Err(_) => faults::failed(StatusCode::INTERNAL_SERVER_ERROR, false),
+    }
+}
+
+/// Does what a request asks for; `None` is the answer that never comes.
+async fn work(shared: &Arc<Shared>, parts: Parts, body: Body) -> Option<Response> {
+    let path = parts.uri.path().to_owned();
+    let (bare, legacy) = match path.strip_prefix(LEGACY_PREFIX) {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => {
+            (if rest.is_empty() { "/" } else { rest }, true)
+        }
+        _ => (path.as_str(), false),
+    };
+    let found = operations::find(&parts.method, bare);
+    let mut standing = None;
+    let mut answer = match to_bytes(body, LARGEST_BODY).await {
+        Err(_) => Refusal::TooLarge.answer(),
+        Ok(body) => answered(shared, &parts, bare, &body, found, &mut standing).await?,
+    };
+    if let Some(standing) = standing {
+        standing.tell(&mut answer);
+    }
+    set(&mut answer, HeaderName::from_static("x-request-id"), &ids::uuid());
+    if legacy {
+        set(
+            &mut answer,
+            HeaderName::from_static("deprecation"),
+            DEPRECATED_SINCE,
+        );
+    }
+    Some(answer)
+}
+
+async fn answered(
+    shared: &Arc<Shared>,
+    parts: &Parts,
+    bare: &str,
+    body: &Bytes,
+    found: Found,
+    standing: &mut Option<Standing>,
+) -> Option<Response> {
+    let (operation, path) = match found {
+        Found::Operation(operation, path) => (operation, path),
+        Found::OtherMethod => return Some(Refusal::UnknownMethod(parts.method.to_string()).answer()),
+        Found::Nothing => return Some(Refusal::UnknownPath.answer()),
+    };
+    let mut proceed = || {
+        let done =
+            authenticated(shared, parts, body, operation, standing).and_then(|(query, content, user_id)| {
+                let call = Call {
+                    shared,
+                    path: path.clone(),
+                    query,
+                    body: content,
+                    user_id,
+                };
+                (operation.run)(&call)
+            });
+        match done {
+            Ok(body) => json_answer(StatusCode::OK, &body),
+            Err(refusal) => refusal.answer(),
+        }
+    };
+    let mut names: Vec<String> = operation.names().collect();
+    // A fault may also be meant for the one thing that the path ends with.
+    names.extend(
+        bare.rsplit('/')
+            .next()
+            .map(normal)
+            .filter(|name| !name.is_empty()),
+    );
+    let fault = held(&shared.faults).take(&names);
+    match fault {
+        None => Some(proceed()),
+        Some(Fault::Slow(delay)) => {
+            tokio::time::sleep(delay).await;
+            Some(proceed())
+        }
+        Some(Fault::CommitThenTimeout) => {
+            proceed();
+            None
+        }
+        Some(Fault::Timeout) => None,
+        Some(Fault::Malformed) => Some(faults::malformed()),
+        Some(Fault::Status(status)) => Some(faults::failed(status, operation.scope == Scope::User)),
+        Some(Fault::LimitReached) => Some(Refusal::LimitReached.answer()),
+        Some(Fault::RateLimited(wait)) => Some(Refusal::Throttled { wait }.answer()),
+    }
+}
+
+/// Checks the sender and the rate, and returns the query, the body and the user.
+fn authenticated(
+    shared: &Arc<Shared>,
+    parts: &Parts,
+    body: &Bytes,
+    operation: &Operation,
+    standing: &mut Option<Standing>,
+) -> Result<(Query, Option<Value>, String), Refusal> {
+    let raw_query = parts.uri.query().unwrap_or_default();
+    let query = Query::parse(raw_query);
+    if operation.scope == Scope::Open {
+        return Ok((query, None, String::new()));
+    }
+    let content: Option<Value> = if body.is_empty() {
+        None
+    } else {
+        let content: Value = serde_json::from_slice(body).map_err(|_| Refusal::UnreadableBody)?;
+        (!content.is_null()).then_some(content)
+    };
+    let signed = Signed {
+        path: parts.uri.path(),
+        query: raw_query,
+        headers: &parts.headers,
+        body,
+        content: content.as_ref(),
+    };
+    auth::check_client(signed, &query, &shared.consumer_key, &shared.clock)?;
+    let limit = shared.world(|world, _| world.settings.rate_limit_per_minute);
+    if let Some(limit) = limit {
+        let counted = held(&shared.rate).count(limit, shared.clock.now());
+        *standing = Some(counted);
+        if counted.exceeded {
+            return Err(Refusal::Throttled { wait: counted.reset });
+        }
+    }
+    let user_id = match operation.scope {
+        Scope::User => shared.world(|world, _| auth::check_user(&query, world))?,
+        Scope::Client | Scope::Open => String::new(),
+    };
+    Ok((query, content, user_id))
+}
+
+/// Holds a request until its sender gives up, the sandbox stops, or a gateway would have cut it off.
+async fn never(shared: &Shared) -> Response {
+    let mut stopping = shared.stopping.subscribe();
+    tokio::select! {
+        _ = stopping.wait_for(|stopping| *stopping) => {}
+        () = tokio::time::sleep(HELD_FOR) => {}
+    }
+    text_answer(StatusCode::GATEWAY_TIMEOUT, "text/plain", String::new())
+}
