@@ -1,6 +1,12 @@
 //! The function's own binary, run as Lambda runs it: against a server that speaks the Lambda Runtime API and just
 //! enough of Secrets Manager's protocol.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that fails may panic"
+)]
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};

@@ -1,6 +1,7 @@
 //! The HTTP edge: from API Gateway's request to a handler's call, and from its result to the answer.
 
 mod call;
+mod causes;
 mod cors;
 pub mod fields;
 mod identity;
