@@ -174,8 +174,17 @@ fn write_float(out: &mut String, number: f64) {
         out.push_str(if number > 0.0 { "Infinity" } else { "-Infinity" });
         return;
     }
-    // Rust writes the shortest digits too, as `-1.234e-7`; only where the point goes is decided differently.
-    let text = format!("{number:e}");
+    // Rust writes the shortest digits too, as `-1.234e-7`. Where two texts of that length are equally near it may take
+    // the other one, so the digits are rounded anew, which goes to the even one as Python does.
+    let shortest = format!("{number:e}");
+    let fraction_digits = shortest
+        .bytes()
+        .take_while(|byte| *byte != b'e')
+        .filter(u8::is_ascii_digit)
+        .count()
+        .saturating_sub(1);
+    let rounded = format!("{number:.fraction_digits$e}");
+    let text = if rounded.parse() == Ok(number) { rounded } else { shortest };
     let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
     let (sign, mantissa) = mantissa
@@ -520,6 +529,7 @@ mod tests {
             ("123456789012345678.5", "1.2345678901234568e+17"),
             ("9007199254740993.0", "9007199254740992.0"),
             ("2.2250738585072011e-308", "2.225073858507201e-308"),
+            ("915585322298591.25", "915585322298591.2"),
             ("5e-324", "5e-324"),
             ("1e100", "1e+100"),
             ("1e999", "Infinity"),
