@@ -20,6 +20,8 @@ pub struct Error {
     outcome: Outcome,
     /// What SnapTrade answered, where it answered.
     answer: Option<Box<Answer>>,
+    /// Why the call was not sent, where that is so.
+    reason: Option<Box<str>>,
 }
 
 /// Whether a failed call may have had an effect at SnapTrade.
@@ -32,14 +34,15 @@ pub enum Outcome {
 }
 
 /// What went wrong with a call.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// Our own client id or consumer key could not be read, so nothing was sent.
     CredentialsUnavailable,
     /// SnapTrade does not accept our own client id (401).
     Authentication,
-    /// SnapTrade does not accept this user's id and secret: wrong secret, or no such user (401, code 1083).
+    /// SnapTrade does not accept this user's id and secret: wrong secret, or no such user (401, code 1083). Of a call
+    /// that names a user without the secret it is `NotFound`.
     UserSecretRejected,
     /// SnapTrade does not accept the signature or its time stamp: wrong consumer key, or our clock is wrong (401, code
     /// 1076).
@@ -59,7 +62,7 @@ pub enum ErrorKind {
     ConnectionDisabled,
     /// SnapTrade is still collecting this account's data (425).
     NotSynced,
-    /// The operation is no longer offered to us (410).
+    /// The operation is no longer offered to us (410), or not for this brokerage (501).
     Gone,
     /// Our plan, the connection or the account does not permit it (403).
     Forbidden,
@@ -146,7 +149,15 @@ impl Error {
             operation,
             outcome,
             answer: None,
+            reason: None,
         }
+    }
+
+    /// The same error with the reason why the call was not sent, which must hold no secret.
+    #[must_use]
+    pub(super) fn with_reason(mut self, reason: String) -> Self {
+        self.reason = Some(reason.into_boxed_str());
+        self
     }
 
     /// The same error with what SnapTrade answered.
@@ -189,6 +200,9 @@ impl std::error::Error for Error {}
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.operation, self.kind.words())?;
+        if let Some(reason) = &self.reason {
+            write!(f, ": {reason}")?;
+        }
         let Some(answer) = &self.answer else { return Ok(()) };
         write!(f, " (status {}", answer.status)?;
         if let Some(code) = &answer.code {
@@ -212,6 +226,7 @@ impl fmt::Debug for Error {
             .field("operation", &self.operation)
             .field("outcome", &self.outcome)
             .field("answer", &self.answer)
+            .field("reason", &self.reason)
             .finish()
     }
 }

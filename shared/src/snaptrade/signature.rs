@@ -184,7 +184,11 @@ fn write_float(out: &mut String, number: f64) {
         .count()
         .saturating_sub(1);
     let rounded = format!("{number:.fraction_digits$e}");
-    let text = if rounded.parse() == Ok(number) { rounded } else { shortest };
+    let text = if rounded.parse() == Ok(number) {
+        rounded
+    } else {
+        shortest
+    };
     let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
     let (sign, mantissa) = mantissa
