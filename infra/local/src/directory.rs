@@ -1,0 +1,237 @@
+//! The data directory, `.berth/`: what a stack keeps between two runs, and what it tells others while it runs.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// The file in which a running stack says where it answers.
+const ANNOUNCEMENT: &str = "stack.json";
+
+/// A data directory that this stack alone uses, until it is dropped or the process ends.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    path: PathBuf,
+    /// Holds the lock.
+    _lock: File,
+}
+
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DirectoryError {
+    /// It cannot be created, read or written.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// Another stack uses it.
+    #[error("another stack uses it")]
+    InUse,
+}
+
+impl Directory {
+    /// Creates the directory where it is missing, and locks it.
+    ///
+    /// # Errors
+    /// [`DirectoryError`] when that is not possible.
+    pub(crate) fn open(path: &Path) -> Result<Self, DirectoryError> {
+        std::fs::create_dir_all(path)?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path.join("lock"))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self {
+                path: path.to_owned(),
+                _lock: lock,
+            }),
+            Err(TryLockError::WouldBlock) => Err(DirectoryError::InUse),
+            Err(TryLockError::Error(error)) => Err(error.into()),
+        }
+    }
+
+    /// The table's database.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.path.join("dynamodb.sqlite")
+    }
+
+    /// How far the stream was delivered.
+    pub(crate) fn stream_position(&self) -> PathBuf {
+        self.path.join("stream.json")
+    }
+
+    /// What the SnapTrade sandbox keeps.
+    pub(crate) fn snaptrade_state(&self) -> PathBuf {
+        self.path.join("snaptrade.json")
+    }
+
+    /// Forgets all that was kept, the key included.
+    ///
+    /// # Errors
+    /// When a file cannot be removed.
+    pub(crate) fn empty(&self) -> io::Result<()> {
+        for entry in std::fs::read_dir(&self.path)? {
+            let entry = entry?;
+            if entry.file_name() == "lock" {
+                continue;
+            }
+            if entry.file_type()?.is_dir() {
+                std::fs::remove_dir_all(entry.path())?;
+            } else {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The key that encrypts what is secret in the table: 32 bytes, generated the first time, readable by its owner only.
+    ///
+    /// # Errors
+    /// When it cannot be read or written, or is not 32 bytes long.
+    pub(crate) fn data_key(&self) -> io::Result<[u8; 32]> {
+        let path = self.path.join("data-key");
+        match std::fs::read(&path) {
+            Ok(bytes) => bytes
+                .try_into()
+                .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the file data-key is not 32 bytes long")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let key = random_key()?;
+                write_private(&path, &key)?;
+                Ok(key)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// A fresh key of 32 random bytes.
+///
+/// # Errors
+/// When the operating system has no random bytes.
+pub(crate) fn random_key() -> io::Result<[u8; 32]> {
+    let mut key = [0; 32];
+    getrandom::fill(&mut key).map_err(io::Error::other)?;
+    Ok(key)
+}
+
+/// Writes a file that only its owner may read, whole or not at all.
+fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
+    let part = path.with_extension("part");
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(true).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(&part)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    std::fs::rename(part, path)
+}
+
+/// Writes a file so that a reader sees the old content or the new, never a part.
+///
+/// # Errors
+/// When the directory cannot be written.
+pub(crate) fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+    let part = path.with_extension("part");
+    std::fs::write(&part, content)?;
+    std::fs::rename(part, path)
+}
+
+/// Where a running stack's parts answer: base URLs without a slash at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Urls {
+    /// The API.
+    pub api: String,
+    /// SnapTrade: the sandbox, or the real one.
+    pub snaptrade: String,
+    /// DynamoDB.
+    pub dynamodb: String,
+}
+
+/// What a running stack tells about itself in its data directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announcement {
+    /// The stack's process.
+    pub pid: u32,
+    /// Where its parts answer.
+    #[serde(flatten)]
+    pub urls: Urls,
+}
+
+impl Announcement {
+    /// What the stack that runs on the data directory `directory` tells, if one does or did: a stack that was killed
+    /// leaves its announcement behind, so ask the API before relying on it.
+    #[must_use]
+    pub fn read(directory: &Path) -> Option<Self> {
+        let text = std::fs::read(directory.join(ANNOUNCEMENT)).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    /// Writes it down.
+    ///
+    /// # Errors
+    /// When the directory cannot be written.
+    pub(crate) fn write(&self, directory: &Path) -> io::Result<()> {
+        std::fs::create_dir_all(directory)?;
+        write_whole(&directory.join(ANNOUNCEMENT), serde_json::to_string(self)?.as_bytes())
+    }
+
+    /// Takes it away, where it is still this one.
+    pub(crate) fn withdraw(&self, directory: &Path) {
+        if Self::read(directory).as_ref() == Some(self)
+            && let Err(error) = std::fs::remove_file(directory.join(ANNOUNCEMENT))
+        {
+            tracing::warn!(%error, "the stack's announcement could not be removed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_has_one_user_at_a_time() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("data");
+        let first = Directory::open(&path).unwrap();
+        assert!(matches!(Directory::open(&path), Err(DirectoryError::InUse)));
+        drop(first);
+        Directory::open(&path).unwrap();
+    }
+
+    #[test]
+    fn the_key_is_generated_once_and_belongs_to_its_owner_alone() {
+        let temporary = tempfile::tempdir().unwrap();
+        let directory = Directory::open(temporary.path()).unwrap();
+        let key = directory.data_key().unwrap();
+        assert_ne!(key, [0; 32]);
+        assert_eq!(directory.data_key().unwrap(), key);
+        #[cfg(unix)]
+        {
+            let metadata = std::fs::metadata(temporary.path().join("data-key")).unwrap();
+            let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions());
+            assert_eq!(mode & 0o777, 0o600);
+        }
+        directory.empty().unwrap();
+        assert_ne!(directory.data_key().unwrap(), key);
+    }
+
+    #[test]
+    fn an_announcement_is_withdrawn_by_its_own_stack_only() {
+        let temporary = tempfile::tempdir().unwrap();
+        let announcement = |pid| Announcement {
+            pid,
+            urls: Urls {
+                api: "http://127.0.0.1:1".to_owned(),
+                snaptrade: "http://127.0.0.1:2".to_owned(),
+                dynamodb: "http://127.0.0.1:3".to_owned(),
+            },
+        };
+        announcement(1).write(temporary.path()).unwrap();
+        announcement(2).withdraw(temporary.path());
+        assert_eq!(Announcement::read(temporary.path()), Some(announcement(1)));
+        announcement(1).withdraw(temporary.path());
+        assert_eq!(Announcement::read(temporary.path()), None);
+    }
+}
