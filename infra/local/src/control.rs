@@ -1,0 +1,128 @@
+//! The control routes under `/__local`: for tests and demonstrations, on the API's port.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use berth::clock::Clock;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::calls::CallLog;
+use crate::engine;
+use crate::schedule::Schedules;
+
+/// What the control routes act on.
+pub(crate) struct Control {
+    /// The stack's clock.
+    pub(crate) clock: Clock,
+    /// The schedules.
+    pub(crate) schedules: Schedules,
+    /// The calls counted.
+    pub(crate) calls: Arc<CallLog>,
+    /// The table's engine.
+    pub(crate) database: dynoxide::Database,
+    /// The table.
+    pub(crate) table: String,
+}
+
+/// The routes.
+pub(crate) fn router(control: Control) -> Router {
+    Router::new()
+        .route("/__local/clock", get(read_clock).put(set_clock))
+        .route("/__local/schedules", get(list_schedules))
+        .route("/__local/schedules/{name}", post(fire))
+        .route("/__local/calls", get(read_calls))
+        .route("/__local/reset", post(reset))
+        .route("/__local/{*rest}", axum::routing::any(unknown))
+        .with_state(Arc::new(control))
+}
+
+/// A control call that was not done, and why.
+fn refused(status: StatusCode, message: impl Into<String>) -> Response {
+    (status, Json(json!({"message": message.into()}))).into_response()
+}
+
+async fn unknown() -> Response {
+    refused(
+        StatusCode::NOT_FOUND,
+        "There are PUT and GET /__local/clock, GET /__local/schedules, POST /__local/schedules/{name}, GET /__local/calls and POST /__local/reset.",
+    )
+}
+
+async fn read_clock(State(control): State<Arc<Control>>) -> Response {
+    Json(json!({"now": control.clock.now()})).into_response()
+}
+
+/// Where the clock is put: one of the two.
+#[derive(Deserialize)]
+struct ClockRequest {
+    now: Option<Timestamp>,
+    advance_seconds: Option<f64>,
+}
+
+async fn set_clock(State(control): State<Arc<Control>>, body: String) -> Response {
+    match serde_json::from_str(&body) {
+        Ok(ClockRequest {
+            now: Some(now),
+            advance_seconds: None,
+        }) => control.clock.set(now),
+        Ok(ClockRequest {
+            now: None,
+            advance_seconds: Some(seconds),
+        }) if seconds.is_finite() => {
+            // The cast saturates, and a clock that would leave the calendar stays at the machine's own time.
+            #[expect(clippy::cast_possible_truncation, reason = "it saturates")]
+            let ms = (seconds * 1000.0) as i64;
+            control.clock.set_ahead_ms(control.clock.ahead_ms().saturating_add(ms));
+        }
+        _ => {
+            return refused(
+                StatusCode::BAD_REQUEST,
+                "The body must be {\"now\": \"<RFC 3339>\"} or {\"advance_seconds\": <number>}.",
+            );
+        }
+    }
+    read_clock(State(control)).await
+}
+
+async fn list_schedules(State(control): State<Arc<Control>>) -> Response {
+    Json(json!({"schedules": control.schedules.names()})).into_response()
+}
+
+async fn fire(State(control): State<Arc<Control>>, Path(name): Path<String>) -> Response {
+    match control.schedules.fire(&name).await {
+        Some(Ok(result)) => Json(result).into_response(),
+        Some(Err(reason)) => refused(StatusCode::INTERNAL_SERVER_ERROR, reason),
+        None => {
+            let names = control.schedules.names().join(", ");
+            refused(
+                StatusCode::NOT_FOUND,
+                format!("There is no such schedule; there are {names}."),
+            )
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct CallsQuery {
+    request_id: Option<String>,
+}
+
+async fn read_calls(State(control): State<Arc<Control>>, Query(query): Query<CallsQuery>) -> Response {
+    Json(control.calls.of(query.request_id.as_deref())).into_response()
+}
+
+async fn reset(State(control): State<Arc<Control>>) -> Response {
+    let (database, table) = (control.database.clone(), control.table.clone());
+    let emptied = tokio::task::spawn_blocking(move || engine::empty(&database, &table)).await;
+    match emptied {
+        Ok(Ok(deleted)) => Json::<Value>(json!({"deleted": deleted})).into_response(),
+        Ok(Err(error)) => refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+        Err(error) => refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
