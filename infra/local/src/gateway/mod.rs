@@ -251,3 +251,119 @@ async fn read_body(body: Body) -> Result<Bytes, OwnAnswer> {
     }
     Ok(whole.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use berth::app::Parts;
+    use berth::config::Config;
+    use berth::http::{Reply, Role};
+    use serde_json::json;
+
+    use super::*;
+    use crate::calls::CallLog;
+
+    /// A gateway whose functions all answer with what they were called with, unless the body asks for something else.
+    async fn start(limit: Duration) -> (String, Arc<CallLog>) {
+        let config = Config::read(&|_| None).unwrap();
+        let handler: Handler = |app, request| {
+            Box::pin(async move {
+                let body = String::from_utf8_lossy(request.body()).into_owned();
+                match body.as_str() {
+                    "panic" => panic!("asked for"),
+                    "hang" => std::future::pending().await,
+                    _ => {}
+                }
+                berth::http::serve(&app, request, |call| async move {
+                    Reply::ok(&json!({
+                        "user": call.identity.user_id.as_str(),
+                        "operator": call.identity.role == Role::Operator,
+                        "named": call.param("user_id"), "route": call.route(),
+                    }))
+                })
+                .await
+            })
+        };
+        let functions = routes::ROUTES
+            .iter()
+            .map(|route| {
+                let app = Arc::new(App::new(route.function, config.clone(), Parts::default()));
+                (route.function, Function { app, handler })
+            })
+            .collect();
+        let log = Arc::new(CallLog::default());
+        let gateway = Gateway {
+            functions,
+            invoker: Invoker::new(Arc::clone(&log), limit),
+            operator_scope: config.operator_scope.clone(),
+            clock: Clock::system(),
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let router = Router::new().fallback(serve).with_state(Arc::new(gateway));
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
+        tokio::spawn(async move { axum::serve(listener, service).await });
+        (url, log)
+    }
+
+    async fn send(request: reqwest::RequestBuilder) -> (u16, Value, http::HeaderMap) {
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        (status, response.json().await.unwrap_or_default(), headers)
+    }
+
+    #[tokio::test]
+    async fn a_request_reaches_its_function_with_claims_and_parameters() {
+        let (url, log) = start(Duration::from_secs(5)).await;
+        let client = crate::loopback_client().unwrap();
+        let request = client
+            .patch(format!("{url}/api/snaptrade/users/a%2Fb"))
+            .bearer_auth("dev:ops%7C1:operator");
+        let (status, body, headers) = send(request).await;
+        assert_eq!(status, 200, "{body}");
+        assert_eq!(body["user"], "ops|1");
+        assert_eq!(body["operator"], true);
+        assert_eq!(body["route"], "/api/snaptrade/users/{user_id}");
+        assert_eq!(body["named"], "a/b");
+        let id = headers["x-request-id"].to_str().unwrap();
+        assert_eq!(log.of(Some(id)).first().map(|calls| calls.function), Some("users"));
+    }
+
+    #[tokio::test]
+    async fn the_gateway_answers_itself_as_api_gateway_does() {
+        let (url, _) = start(Duration::from_millis(200)).await;
+        let client = crate::loopback_client().unwrap();
+        let register = format!("{url}/api/snaptrade/register");
+        let signed = || client.post(&register).bearer_auth("dev:ada");
+        let cases = [
+            (client.post(&register), 401, "Unauthorized"),
+            (client.post(&register).bearer_auth("nonsense"), 401, "Unauthorized"),
+            (signed().body(vec![b'x'; MAX_BODY_BYTES + 1]), 413, "Request Entity Too Large"),
+            (signed().header("x-long", "x".repeat(MAX_HEADER_BYTES)), 431, "Request Header Fields Too Large"),
+            (signed().body("panic"), 500, "Internal Server Error"),
+            (signed().body("hang"), 500, "Internal Server Error"),
+        ];
+        for (request, expected, message) in cases {
+            let (status, body, headers) = send(request).await;
+            assert_eq!((status, &body), (expected, &json!({"message": message})));
+            assert!(headers.contains_key("apigw-requestid"));
+        }
+        // A body of exactly the largest size gets through to the function, which has a limit of its own.
+        let (status, ..) = send(signed().body(vec![b'x'; MAX_BODY_BYTES])).await;
+        assert_eq!(status, 413);
+    }
+
+    #[test]
+    fn what_no_route_takes_goes_to_the_function_that_answers_for_all() {
+        for (method, path, key) in [
+            (Method::GET, "/nowhere", "$default"),
+            (Method::PUT, "/api/snaptrade/register", "$default"),
+            (Method::OPTIONS, "/api/snaptrade/register", "OPTIONS /{proxy+}"),
+            (Method::OPTIONS, "/", "$default"),
+        ] {
+            let target = Target::of(&method, path);
+            assert_eq!((target.function, target.route_key.as_str()), ("status", key));
+            assert_eq!(target.access, Access::Anyone);
+        }
+    }
+}
