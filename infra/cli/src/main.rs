@@ -1,2 +1,144 @@
-//! Placeholder.
-fn main() {}
+//! Berth's command line.
+//!
+//! Each group of commands has a file of its own; this one only says which commands there are and turns their outcome
+//! into an exit code.
+
+mod connections;
+mod exit;
+mod local;
+mod target;
+mod tour;
+mod verify_setup;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use exit::Exit;
+
+/// The directory in which the local stack keeps its data.
+const DATA_DIRECTORY: &str = ".berth";
+
+/// The file that holds a developer's settings.
+const ENVIRONMENT_FILE: &str = ".env";
+
+/// Berth connects an application's users with SnapTrade and keeps their number within the limit.
+#[derive(Debug, Parser)]
+#[command(
+    name = "berth",
+    version,
+    arg_required_else_help = true,
+    after_help = "Exit codes: 0 success, 1 failure, 2 wrong usage, 3 the limit is reached, 4 finished with items that need a person."
+)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// Print JSON, the same as the matching route of the API answers
+    #[arg(long, global = true)]
+    json: bool,
+    /// Do not ask before something is deleted
+    #[arg(long, visible_alias = "auto-confirm", global = true)]
+    yes: bool,
+    /// Act on this deployed `CloudFormation` stack instead of the local stack
+    #[arg(long, value_name = "NAME", env = "BERTH_STACK", global = true)]
+    stack: Option<String>,
+    /// Log everything that happens, on standard error
+    #[arg(long, short, global = true)]
+    verbose: bool,
+}
+
+impl Global {
+    /// The local stack's data directory.
+    pub(crate) fn data_directory(&self) -> PathBuf {
+        PathBuf::from(DATA_DIRECTORY)
+    }
+
+    /// The file with a developer's settings.
+    pub(crate) fn environment_file(&self) -> PathBuf {
+        PathBuf::from(ENVIRONMENT_FILE)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the whole of Berth on this machine, with sandboxes in place of the outside services
+    Local(Box<local::LocalArgs>),
+    /// See and manage who is connected, and the limit
+    #[command(subcommand)]
+    Connections(connections::ConnectionsCommand),
+    /// Check that everything is set up, one line a check, with how to mend what is not
+    VerifySetup,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Exit::failed(&format!("this machine has no threads left: {error}")).into(),
+    };
+    let exit = runtime.block_on(run(cli));
+    // What still runs in the background, such as reading a terminal, must not hold up the end.
+    runtime.shutdown_background();
+    exit.into()
+}
+
+async fn run(cli: Cli) -> Exit {
+    match cli.command {
+        Command::Local(args) => local::run(&cli.global, &args).await,
+        Command::Connections(command) => connections::run(&cli.global, &command).await,
+        Command::VerifySetup => verify_setup::run(&cli.global).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_commands_are_well_defined() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_names_that_scripts_use_are_understood() {
+        for line in [
+            "berth connections check-limit --json",
+            "berth connections list-tracked",
+            "berth connections list-users",
+            "berth connections delete-oldest --auto-confirm",
+            "berth connections auto-manage --yes",
+            "berth connections ensure ada",
+            "berth connections add-user ada --created-at 1700000000",
+            "berth connections sync",
+            "berth verify-setup --stack production",
+            "berth local --port 0 --snaptrade-port 0 --dynamodb-port 0 --memory --limit 2 --counts connections --policy none \
+             --environment production --origin https://a.example.com --origin https://b.example.com --no-schedules",
+            "berth local --snaptrade live --tour --verbose",
+            "berth local --reset",
+        ] {
+            assert!(Cli::try_parse_from(line.split_whitespace()).is_ok(), "{line}");
+        }
+        for line in [
+            "berth",
+            "berth connections",
+            "berth connections add-user",
+            "berth local --limit 0",
+            "berth local --counts accounts",
+            "berth local --port 70000",
+            "berth local --reset --memory",
+        ] {
+            let error = Cli::try_parse_from(line.split_whitespace()).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+}

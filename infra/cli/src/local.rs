@@ -1,0 +1,196 @@
+//! `berth local`: the local stack, until Ctrl-C.
+
+use std::io::Write;
+
+use berth::config::{Counts, Environment, LogLevel, Policy};
+use berth::telemetry::logs;
+use berth_local::{Data, Options, Settings, SnapTrade, Stack, StartError};
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+
+use crate::exit::Exit;
+use crate::{Global, tour};
+
+/// Options of `berth local`. Port 0 picks a free port.
+#[derive(Debug, Args)]
+pub(crate) struct LocalArgs {
+    /// The API's port
+    #[arg(long, default_value_t = 9000)]
+    port: u16,
+    /// The `SnapTrade` sandbox's port
+    #[arg(long, default_value_t = 9001)]
+    snaptrade_port: u16,
+    /// `DynamoDB`'s port
+    #[arg(long, default_value_t = 9003)]
+    dynamodb_port: u16,
+    /// Keep the data in memory, not in .berth/
+    #[arg(long, conflicts_with = "reset")]
+    memory: bool,
+    /// Empty the data in .berth/ and exit
+    #[arg(long)]
+    reset: bool,
+    /// How many users or connections there may be (`MAX_CONNECTIONS`)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    limit: Option<u32>,
+    /// What the limit counts (`LIMIT_COUNTS`)
+    #[arg(long, value_parser = counts())]
+    counts: Option<Counts>,
+    /// Who gives way when the limit is reached (`EVICTION_POLICY`)
+    #[arg(long, value_parser = policy())]
+    policy: Option<Policy>,
+    /// Which world to work in (`SNAPTRADE_ENVIRONMENT`)
+    #[arg(long, value_parser = environment())]
+    environment: Option<Environment>,
+    /// An origin whose pages may call, in place of `ALLOWED_ORIGINS`; may be given several times
+    #[arg(long = "origin", value_name = "ORIGIN")]
+    origins: Vec<String>,
+    /// Fire no schedule on its own
+    #[arg(long)]
+    no_schedules: bool,
+    /// Talk to the sandbox, or to the real `SnapTrade` with the credentials in the environment or in .env
+    #[arg(long, default_value = "sandbox", value_parser = snaptrade())]
+    snaptrade: SnapTrade,
+    /// Walk through the main journey, print each step, and exit
+    #[arg(long, conflicts_with = "reset")]
+    tour: bool,
+}
+
+fn counts() -> impl TypedValueParser<Value = Counts> {
+    PossibleValuesParser::new(["users", "connections"]).map(|text| match text.as_str() {
+        "connections" => Counts::Connections,
+        _ => Counts::Users,
+    })
+}
+
+fn policy() -> impl TypedValueParser<Value = Policy> {
+    PossibleValuesParser::new(["oldest", "least-recently-active", "broken-first", "none"]).map(|text| {
+        match text.as_str() {
+            "least-recently-active" => Policy::LeastRecentlyActive,
+            "broken-first" => Policy::BrokenFirst,
+            "none" => Policy::None,
+            _ => Policy::Oldest,
+        }
+    })
+}
+
+fn environment() -> impl TypedValueParser<Value = Environment> {
+    PossibleValuesParser::new(["sandbox", "production"]).map(|text| match text.as_str() {
+        "production" => Environment::Production,
+        _ => Environment::Sandbox,
+    })
+}
+
+fn snaptrade() -> impl TypedValueParser<Value = SnapTrade> {
+    PossibleValuesParser::new(["sandbox", "live"]).map(|text| match text.as_str() {
+        "live" => SnapTrade::Live,
+        _ => SnapTrade::Sandbox,
+    })
+}
+
+/// Runs the stack until it is told to stop, or does what the options ask for instead.
+pub(crate) async fn run(global: &Global, args: &LocalArgs) -> Exit {
+    let outcome = if args.reset {
+        berth_local::empty_data(&global.data_directory()).map(|()| Exit::Success)
+    } else {
+        serve(global, args).await
+    };
+    outcome.unwrap_or_else(|error| Exit::failed(&error.to_string()))
+}
+
+async fn serve(global: &Global, args: &LocalArgs) -> Result<Exit, StartError> {
+    let settings = Settings::read(&global.environment_file())?;
+    logs::init_text(log_level(global, &settings));
+    // Listened for before anything starts, so that a stop that comes early is not lost.
+    let stop = stop_signal();
+    let mut stop = std::pin::pin!(stop);
+    let stack = tokio::select! {
+        started = Stack::start(options(global, args, settings)) => started?,
+        () = &mut stop => return Ok(Exit::Success),
+    };
+    announce(&stack);
+    let exit = if args.tour {
+        tokio::select! {
+            exit = tour::run(&stack) => exit,
+            () = &mut stop => Exit::Success,
+        }
+    } else {
+        stop.await;
+        Exit::Success
+    };
+    tokio::select! {
+        () = stack.shutdown() => {}
+        // Who asks twice does not want to wait for what still runs.
+        () = stop_signal() => {}
+    }
+    Ok(exit)
+}
+
+fn options(global: &Global, args: &LocalArgs, settings: Settings) -> Options {
+    let directory = global.data_directory();
+    Options {
+        port: args.port,
+        snaptrade_port: args.snaptrade_port,
+        dynamodb_port: args.dynamodb_port,
+        data: if args.memory {
+            Data::Memory {
+                announce: Some(directory),
+            }
+        } else {
+            Data::Directory(directory)
+        },
+        settings,
+        limit: args.limit,
+        counts: args.counts,
+        policy: args.policy,
+        environment: args.environment,
+        origins: args.origins.clone(),
+        schedules: !args.no_schedules,
+        snaptrade: args.snaptrade,
+        ..Options::default()
+    }
+}
+
+/// How much is logged: all that happens in Berth with `--verbose`, else what `LOG_LEVEL` says. A level that does not exist is
+/// reported when the settings are read as a whole.
+fn log_level(global: &Global, settings: &Settings) -> LogLevel {
+    if global.verbose {
+        return LogLevel::Debug;
+    }
+    settings
+        .get("LOG_LEVEL")
+        .and_then(LogLevel::parse)
+        .unwrap_or_default()
+}
+
+/// Says where the stack answers: one line of JSON, then the line that others wait for.
+fn announce(stack: &Stack) {
+    let urls = serde_json::to_string(stack.urls()).unwrap_or_default();
+    let mut out = std::io::stdout().lock();
+    // A reader that has gone away is no reason to stop.
+    let _ = writeln!(out, "{urls}\nready {}", stack.urls().api);
+    let _ = out.flush();
+}
+
+/// Waits for Ctrl-C or a request to terminate.
+async fn stop_signal() {
+    #[cfg(unix)]
+    let terminate = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    #[cfg(not(unix))]
+    let terminate = std::future::pending::<()>();
+    let interrupt = async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
+    };
+    tokio::select! {
+        () = interrupt => {}
+        () = terminate => {}
+    }
+}

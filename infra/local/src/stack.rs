@@ -1,0 +1,420 @@
+//! The whole stack: what is started, in which order, and how it stops.
+
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lambda_events::event::dynamodb::EventRecord;
+use axum::Router;
+use berth::app::App;
+use berth::clock::Clock;
+use berth::config::Config;
+use berth_sandbox::snaptrade::Sandbox;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::calls::CallLog;
+use crate::control::{self, Control};
+use crate::directory::{Announcement, Directory, DirectoryError, Urls};
+use crate::dynamodb::DynamoDb;
+use crate::functions::{self, Apps};
+use crate::gateway::{self, Gateway};
+use crate::invocation::Invoker;
+use crate::schedule::Schedules;
+use crate::stream::Pump;
+use crate::{Data, InvocationCalls, Options, SnapTrade, StartError};
+
+/// How long running requests may take once the stack stops.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The credentials that the SnapTrade sandbox accepts.
+const SANDBOX_CREDENTIALS: [(&str, &str); 2] = [
+    ("SNAPTRADE_CLIENT_ID", "SANDBOX-CLIENT"),
+    ("SNAPTRADE_CONSUMER_KEY", "sandbox-consumer-key"),
+];
+
+/// A running stack. Stop it with [`shutdown`](Self::shutdown); one that is dropped instead stops without waiting for
+/// anything.
+pub struct Stack {
+    urls: Urls,
+    clock: Clock,
+    calls: Arc<CallLog>,
+    apps: Apps,
+    invoker: Invoker,
+    dynamodb: DynamoDb,
+    sandbox: Option<Sandbox>,
+    gateway: Server,
+    /// What runs beside requests: the stream pump and the schedules.
+    background: Vec<JoinHandle<()>>,
+    announcement: Option<(Announcement, PathBuf)>,
+    /// Keeps others out of the data directory.
+    _directory: Option<Directory>,
+}
+
+impl Stack {
+    /// Starts everything, and returns once all of it answers.
+    ///
+    /// # Errors
+    /// [`StartError`] says in one sentence why it does not start and what to do. Nothing runs then.
+    pub async fn start(options: Options) -> Result<Self, StartError> {
+        let live = options.snaptrade == SnapTrade::Live;
+        if live && SANDBOX_CREDENTIALS.iter().any(|(name, _)| options.settings.get(name).is_none()) {
+            return Err(StartError::CredentialsMissing);
+        }
+        // The settings are looked at before anything is opened, so that a wrong one changes nothing.
+        config(&options, &[])?;
+        let api = listen(options.port, "--port").await?;
+        let snaptrade = match options.snaptrade {
+            SnapTrade::Sandbox => Some(listen(options.snaptrade_port, "--snaptrade-port").await?),
+            SnapTrade::Live => None,
+        };
+        let table = listen(options.dynamodb_port, "--dynamodb-port").await?;
+        let directory = open_directory(&options.data)?;
+        let database = open_database(directory.as_ref())?;
+        let data_key = data_key(directory.as_ref())?;
+
+        let clock = Clock::system();
+        let dynamodb = DynamoDb::start(table.into_std().map_err(internal)?, database.clone()).map_err(internal)?;
+        let api_url = url(&api)?;
+        let sandbox = match snaptrade {
+            Some(listener) => Some(start_sandbox(listener, &clock, directory.as_ref(), &api_url).await?),
+            None => None,
+        };
+        let sandbox_url = sandbox.as_ref().map(Sandbox::url);
+        let mut overrides = vec![("AWS_ENDPOINT_URL_DYNAMODB", dynamodb.url())];
+        if let Some(url) = &sandbox_url {
+            overrides.push(("SNAPTRADE_BASE_URL", url.clone()));
+            overrides.extend(SANDBOX_CREDENTIALS.map(|(name, value)| (name, value.to_owned())));
+        }
+        let config = config(&options, &overrides)?;
+        let urls = Urls {
+            api: api_url,
+            snaptrade: config.snaptrade_base_url.as_str().to_owned(),
+            dynamodb: dynamodb.url(),
+        };
+
+        let table = config.table_name.clone();
+        let apps = Apps::new(config, clock.clone(), data_key);
+        apps.create_table().await.map_err(internal)?;
+        let calls = Arc::new(CallLog::default());
+        let invoker = Invoker::new(Arc::clone(&calls), options.time_limit);
+        let schedules = functions::schedules(&apps, &invoker);
+        open_the_limit(&schedules, sandbox.as_ref()).await;
+
+        let gateway = Gateway {
+            functions: functions::for_requests(&apps),
+            invoker: invoker.clone(),
+            operator_scope: apps.config().operator_scope.clone(),
+            clock: clock.clone(),
+        };
+        let control = Control {
+            clock: clock.clone(),
+            schedules: schedules.clone(),
+            calls: Arc::clone(&calls),
+            database: database.clone(),
+            table: table.clone(),
+        };
+        let router = control::router(control).fallback_service(
+            Router::new()
+                .fallback(gateway::serve)
+                .with_state(Arc::new(gateway)),
+        );
+        let pump = Pump {
+            database,
+            table,
+            written: dynamodb.written(),
+            checkpoint: directory.as_ref().map(Directory::stream_position),
+            filter: is_new_webhook_event,
+            consumer: functions::stream_consumer(&apps, &invoker),
+            dead_letters: functions::dead_letters(&apps),
+            clock: clock.clone(),
+        };
+        let mut background = vec![tokio::spawn(pump.run())];
+        if options.schedules {
+            background.push(tokio::spawn(schedules.run(clock.clone())));
+        }
+        let gateway = Server::start(api, router);
+        let announcement = announce(&options.data, &urls);
+        Ok(Self {
+            urls,
+            clock,
+            calls,
+            apps,
+            invoker,
+            dynamodb,
+            sandbox,
+            gateway,
+            background,
+            announcement,
+            _directory: directory,
+        })
+    }
+
+    /// Where its parts answer.
+    #[must_use]
+    pub fn urls(&self) -> &Urls {
+        &self.urls
+    }
+
+    /// The clock that everything in it follows.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// What a function of this name works with here, for commands that do a function's work themselves.
+    #[must_use]
+    pub fn app(&self, function: &'static str) -> App {
+        self.apps.app(function)
+    }
+
+    /// Its DynamoDB, which counts calls and can be told to fail them.
+    #[must_use]
+    pub fn dynamodb(&self) -> &DynamoDb {
+        &self.dynamodb
+    }
+
+    /// The SnapTrade sandbox, unless the real SnapTrade is in its place.
+    #[must_use]
+    pub fn sandbox(&self) -> Option<&Sandbox> {
+        self.sandbox.as_ref()
+    }
+
+    /// The calls of the last invocations, the oldest first; those of one request where `request_id` names it.
+    #[must_use]
+    pub fn calls(&self, request_id: Option<&str>) -> Vec<InvocationCalls> {
+        self.calls.of(request_id)
+    }
+
+    /// Stops everything: no new request is taken, those that run may finish within 5 seconds, and the data is closed.
+    pub async fn shutdown(mut self) {
+        if let Some((announcement, directory)) = self.announcement.take() {
+            announcement.withdraw(&directory);
+        }
+        for task in &self.background {
+            task.abort();
+        }
+        let finished = async {
+            self.gateway.stop().await;
+            self.invoker.idle().await;
+        };
+        if tokio::time::timeout(STOP_TIMEOUT, finished).await.is_err() {
+            tracing::warn!("some requests did not finish in time and are cut off");
+        }
+        if let Some(sandbox) = self.sandbox.take() {
+            sandbox.shutdown().await;
+        }
+        self.dynamodb.stop().await;
+    }
+}
+
+/// Empties the data in `directory`: the table, the sandboxes' state and the key.
+///
+/// # Errors
+/// [`StartError::AlreadyRunning`] while a stack works on it, [`StartError::Store`] when it cannot be changed.
+pub fn empty_data(directory: &Path) -> Result<(), StartError> {
+    let opened = open(directory)?;
+    opened.empty().map_err(|error| StartError::Store {
+        path: directory.to_owned(),
+        reason: error.to_string(),
+    })
+}
+
+/// An HTTP server of the stack's own.
+struct Server {
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    fn start(listener: tokio::net::TcpListener, router: Router) -> Self {
+        let (stop, stopping) = oneshot::channel::<()>();
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
+        let server = axum::serve(listener, service).with_graceful_shutdown(async move {
+            let _ = stopping.await;
+        });
+        let task = tokio::spawn(async move {
+            if let Err(error) = server.await {
+                tracing::error!(%error, "the gateway failed");
+            }
+        });
+        Self {
+            stop: Some(stop),
+            task,
+        }
+    }
+
+    /// Takes no more requests, and waits until those that run are answered.
+    async fn stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        let _ = (&mut self.task).await;
+    }
+}
+
+/// The settings of `options`, with `overrides` on top.
+fn config(options: &Options, overrides: &[(&str, String)]) -> Result<Config, StartError> {
+    let mut settings = options.settings.clone();
+    let chosen = [
+        ("MAX_CONNECTIONS", options.limit.map(|limit| limit.to_string())),
+        ("LIMIT_COUNTS", options.counts.map(|counts| counts.as_str().to_owned())),
+        ("EVICTION_POLICY", options.policy.map(|policy| policy.as_str().to_owned())),
+        (
+            "SNAPTRADE_ENVIRONMENT",
+            options.environment.map(|environment| environment.as_str().to_owned()),
+        ),
+        (
+            "ALLOWED_ORIGINS",
+            (!options.origins.is_empty()).then(|| options.origins.join(",")),
+        ),
+    ];
+    for (name, value) in chosen {
+        if let Some(value) = value {
+            settings.set(name, value);
+        }
+    }
+    let lookup = |name: &str| {
+        let given = overrides.iter().find(|(overridden, _)| *overridden == name);
+        given
+            .map(|(_, value)| value.clone())
+            .or_else(|| settings.get(name).map(str::to_owned))
+    };
+    Ok(Config::read(&lookup)?)
+}
+
+/// Listens on loopback only.
+async fn listen(port: u16, option: &'static str) -> Result<tokio::net::TcpListener, StartError> {
+    tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+        .await
+        .map_err(|error| match error.kind() {
+            ErrorKind::AddrInUse => StartError::PortInUse { port, option },
+            _ => StartError::PortRefused {
+                port,
+                option,
+                reason: error.to_string(),
+            },
+        })
+}
+
+fn url(listener: &tokio::net::TcpListener) -> Result<String, StartError> {
+    let address = listener.local_addr().map_err(internal)?;
+    Ok(format!("http://{address}"))
+}
+
+fn open_directory(data: &Data) -> Result<Option<Directory>, StartError> {
+    match data {
+        Data::Directory(path) => open(path).map(Some),
+        Data::Memory { .. } => Ok(None),
+    }
+}
+
+fn open(path: &Path) -> Result<Directory, StartError> {
+    Directory::open(path).map_err(|error| match error {
+        DirectoryError::InUse => StartError::AlreadyRunning {
+            directory: path.to_owned(),
+            api: Announcement::read(path).map(|announcement| announcement.urls.api),
+        },
+        DirectoryError::Io(error) => StartError::Store {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        },
+    })
+}
+
+fn open_database(directory: Option<&Directory>) -> Result<dynoxide::Database, StartError> {
+    let Some(directory) = directory else {
+        return dynoxide::Database::memory().map_err(internal);
+    };
+    let path = directory.database();
+    let refused = |reason: String| StartError::Store {
+        path: path.clone(),
+        reason,
+    };
+    let Some(text) = path.to_str() else {
+        return Err(refused("its path is not UTF-8".to_owned()));
+    };
+    let database = dynoxide::Database::new(text).map_err(|error| refused(error.to_string()))?;
+    Ok(database)
+}
+
+fn data_key(directory: Option<&Directory>) -> Result<[u8; 32], StartError> {
+    match directory {
+        Some(directory) => directory.data_key().map_err(|error| StartError::Store {
+            path: directory.database(),
+            reason: error.to_string(),
+        }),
+        None => crate::directory::random_key().map_err(internal),
+    }
+}
+
+async fn start_sandbox(
+    listener: tokio::net::TcpListener,
+    clock: &Clock,
+    directory: Option<&Directory>,
+    api_url: &str,
+) -> Result<Sandbox, StartError> {
+    let state_file = directory.map(Directory::snaptrade_state);
+    let options = berth_sandbox::snaptrade::Options {
+        clock: clock.clone(),
+        state_file: state_file.clone(),
+        webhook_url: Some(format!("{api_url}/api/snaptrade/webhook")),
+        ..Default::default()
+    };
+    Sandbox::start(listener, options).await.map_err(|error| match state_file {
+        Some(path) => StartError::Store {
+            path,
+            reason: error.to_string(),
+        },
+        None => internal(error),
+    })
+}
+
+/// Brings the table in line with SnapTrade once, because nothing can be registered before that. What that took is
+/// nobody's business later, so the sandbox forgets it.
+async fn open_the_limit(schedules: &Schedules, sandbox: Option<&Sandbox>) {
+    if let Some(Err(error)) = schedules.fire(functions::CONNECTION_SYNC).await {
+        tracing::warn!(%error, "the first sync failed; registering waits for one that does not");
+    }
+    if let Some(sandbox) = sandbox {
+        sandbox.forget_requests();
+    }
+}
+
+/// Whether a record of the table's stream is a webhook event that was just stored. The event source mapping in AWS has
+/// the same filter.
+fn is_new_webhook_event(record: &EventRecord) -> bool {
+    let kind = serde_json::to_value(&record.change.keys)
+        .ok()
+        .and_then(|keys| keys.pointer("/pk/S")?.as_str()?.split('#').nth(1).map(str::to_owned));
+    record.event_name == "INSERT" && kind.as_deref() == Some("EVENT")
+}
+
+/// Writes down where the stack answers, where others look for it. A stack in memory leaves the place to one that is there
+/// already.
+fn announce(data: &Data, urls: &Urls) -> Option<(Announcement, PathBuf)> {
+    let directory = match data {
+        Data::Directory(directory) => directory,
+        Data::Memory { announce } => announce.as_ref()?,
+    };
+    if matches!(data, Data::Memory { .. }) && Announcement::read(directory).is_some() {
+        return None;
+    }
+    let announcement = Announcement {
+        pid: std::process::id(),
+        urls: urls.clone(),
+    };
+    match announcement.write(directory) {
+        Ok(()) => Some((announcement, directory.clone())),
+        Err(error) => {
+            tracing::warn!(%error, "commands will not find this stack, because its place could not be written down");
+            None
+        }
+    }
+}
+
+fn internal(error: impl std::fmt::Display) -> StartError {
+    StartError::Internal(error.to_string())
+}
