@@ -4,10 +4,15 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use berth::secrets::DataKeys;
+use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 
 /// The file in which a running stack says where it answers.
 const ANNOUNCEMENT: &str = "stack.json";
+
+/// The name of the first key.
+pub(crate) const KEY_ID: &str = "local-1";
 
 /// A data directory that this stack alone uses, until it is dropped or the process ends.
 #[derive(Debug)]
@@ -65,7 +70,7 @@ impl Directory {
         self.path.join("snaptrade.json")
     }
 
-    /// Forgets all that was kept, the key included.
+    /// Forgets all that was kept, the keys included.
     ///
     /// # Errors
     /// When a file cannot be removed.
@@ -84,34 +89,25 @@ impl Directory {
         Ok(())
     }
 
-    /// The key that encrypts what is secret in the table: 32 bytes, generated the first time, readable by its owner only.
+    /// The keys that encrypt what is secret in the table: generated the first time, readable by their owner only.
     ///
     /// # Errors
-    /// When it cannot be read or written, or is not 32 bytes long.
-    pub(crate) fn data_key(&self) -> io::Result<[u8; 32]> {
-        let path = self.path.join("data-key");
-        match std::fs::read(&path) {
-            Ok(bytes) => bytes
-                .try_into()
-                .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the file data-key is not 32 bytes long")),
+    /// When they cannot be read, written or generated.
+    pub(crate) fn data_keys(&self) -> io::Result<DataKeys> {
+        let path = self.path.join("data-keys.json");
+        match std::fs::read_to_string(&path) {
+            Ok(text) => DataKeys::parse(&text).map_err(|reason| {
+                let reason = format!("the file data-keys.json is not as it was written: {reason}");
+                io::Error::new(io::ErrorKind::InvalidData, reason)
+            }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let key = random_key()?;
-                write_private(&path, &key)?;
-                Ok(key)
+                let keys = DataKeys::generate(KEY_ID).map_err(io::Error::other)?;
+                write_private(&path, keys.to_json().expose_secret().as_bytes())?;
+                Ok(keys)
             }
             Err(error) => Err(error),
         }
     }
-}
-
-/// A fresh key of 32 random bytes.
-///
-/// # Errors
-/// When the operating system has no random bytes.
-pub(crate) fn random_key() -> io::Result<[u8; 32]> {
-    let mut key = [0; 32];
-    getrandom::fill(&mut key).map_err(io::Error::other)?;
-    Ok(key)
 }
 
 /// Writes a file that only its owner may read, whole or not at all.
@@ -201,20 +197,21 @@ mod tests {
     }
 
     #[test]
-    fn the_key_is_generated_once_and_belongs_to_its_owner_alone() {
+    fn the_keys_are_generated_once_and_belong_to_their_owner_alone() {
         let temporary = tempfile::tempdir().unwrap();
         let directory = Directory::open(temporary.path()).unwrap();
-        let key = directory.data_key().unwrap();
-        assert_ne!(key, [0; 32]);
-        assert_eq!(directory.data_key().unwrap(), key);
+        let generated = directory.data_keys().unwrap().to_json();
+        let read = directory.data_keys().unwrap().to_json();
+        assert_eq!(generated.expose_secret(), read.expose_secret());
         #[cfg(unix)]
         {
-            let metadata = std::fs::metadata(temporary.path().join("data-key")).unwrap();
+            let metadata = std::fs::metadata(temporary.path().join("data-keys.json")).unwrap();
             let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions());
             assert_eq!(mode & 0o777, 0o600);
         }
         directory.empty().unwrap();
-        assert_ne!(directory.data_key().unwrap(), key);
+        let renewed = directory.data_keys().unwrap().to_json();
+        assert_ne!(generated.expose_secret(), renewed.expose_secret());
     }
 
     #[test]

@@ -11,14 +11,16 @@ use axum::Router;
 use berth::app::App;
 use berth::clock::Clock;
 use berth::config::Config;
+use berth::secrets::DataKeys;
 use berth_sandbox::snaptrade::Sandbox;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::calls::CallLog;
 use crate::control::{self, Control};
-use crate::directory::{Announcement, Directory, DirectoryError, Urls};
+use crate::directory::{Announcement, Directory, DirectoryError, KEY_ID, Urls};
 use crate::dynamodb::DynamoDb;
+use crate::engine;
 use crate::functions::{self, Apps};
 use crate::gateway::{self, Gateway};
 use crate::invocation::Invoker;
@@ -73,7 +75,7 @@ impl Stack {
         let table = listen(options.dynamodb_port, "--dynamodb-port").await?;
         let directory = open_directory(&options.data)?;
         let database = open_database(directory.as_ref())?;
-        let data_key = data_key(directory.as_ref())?;
+        let data_keys = data_keys(directory.as_ref())?;
 
         let clock = Clock::system();
         let dynamodb = DynamoDb::start(table.into_std().map_err(internal)?, database.clone()).map_err(internal)?;
@@ -82,7 +84,7 @@ impl Stack {
             Some(listener) => Some(start_sandbox(listener, &clock, directory.as_ref(), &api_url).await?),
             None => None,
         };
-        let sandbox_url = sandbox.as_ref().map(Sandbox::url);
+        let sandbox_url = sandbox.as_ref().map(|sandbox| sandbox.base_url().to_owned());
         let mut overrides = vec![("AWS_ENDPOINT_URL_DYNAMODB", dynamodb.url())];
         if let Some(url) = &sandbox_url {
             overrides.push(("SNAPTRADE_BASE_URL", url.clone()));
@@ -96,7 +98,7 @@ impl Stack {
         };
 
         let table = config.table_name.clone();
-        let apps = Apps::new(config, clock.clone(), data_key);
+        let apps = Apps::new(config, clock.clone(), data_keys)?;
         apps.create_table().await.map_err(internal)?;
         let calls = Arc::new(CallLog::default());
         let invoker = Invoker::new(Arc::clone(&calls), options.time_limit);
@@ -326,27 +328,22 @@ fn open(path: &Path) -> Result<Directory, StartError> {
 
 fn open_database(directory: Option<&Directory>) -> Result<dynoxide::Database, StartError> {
     let Some(directory) = directory else {
-        return dynoxide::Database::memory().map_err(internal);
+        return engine::open_in_memory().map_err(internal);
     };
     let path = directory.database();
-    let refused = |reason: String| StartError::Store {
-        path: path.clone(),
-        reason,
-    };
-    let Some(text) = path.to_str() else {
-        return Err(refused("its path is not UTF-8".to_owned()));
-    };
-    let database = dynoxide::Database::new(text).map_err(|error| refused(error.to_string()))?;
-    Ok(database)
+    engine::open(&path).map_err(|error| StartError::Store {
+        reason: error.to_string(),
+        path,
+    })
 }
 
-fn data_key(directory: Option<&Directory>) -> Result<[u8; 32], StartError> {
+fn data_keys(directory: Option<&Directory>) -> Result<DataKeys, StartError> {
     match directory {
-        Some(directory) => directory.data_key().map_err(|error| StartError::Store {
+        Some(directory) => directory.data_keys().map_err(|error| StartError::Store {
             path: directory.database(),
             reason: error.to_string(),
         }),
-        None => crate::directory::random_key().map_err(internal),
+        None => DataKeys::generate(KEY_ID).map_err(internal),
     }
 }
 

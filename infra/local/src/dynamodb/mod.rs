@@ -18,6 +18,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, Method, StatusCode, Uri, header};
+use berth::app::transport::TransportError;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, oneshot};
 
@@ -65,7 +66,7 @@ pub(crate) enum DynamoDbError {
     Io(#[from] std::io::Error),
     /// The front's HTTP client could not be built.
     #[error(transparent)]
-    Client(#[from] reqwest::Error),
+    Client(#[from] TransportError),
 }
 
 impl DynamoDb {
@@ -80,7 +81,7 @@ impl DynamoDb {
         let shared = Arc::new(Shared::default());
         let front = Front {
             engine: format!("http://{}", inner.local_addr()?),
-            client: crate::loopback_client()?,
+            client: berth::app::transport::http_client()?,
             shared: Arc::clone(&shared),
         };
         let address = listener.local_addr()?;
@@ -357,7 +358,8 @@ mod tests {
     }
 
     async fn call(dynamodb: &DynamoDb, operation: &str) -> Result<reqwest::Response, reqwest::Error> {
-        crate::loopback_client().unwrap()
+        berth::app::transport::http_client()
+            .unwrap()
             .post(dynamodb.url())
             .header("content-type", "application/x-amz-json-1.0")
             .header("x-amz-target", format!("DynamoDB_20120810.{operation}"))

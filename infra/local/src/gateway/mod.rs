@@ -256,6 +256,8 @@ async fn read_body(body: Body) -> Result<Bytes, OwnAnswer> {
 mod tests {
     use axum::Router;
     use berth::app::Parts;
+    use berth::secrets::DataKeys;
+    use berth::snaptrade::Credentials;
     use berth::config::Config;
     use berth::http::{Reply, Role};
     use serde_json::json;
@@ -266,6 +268,12 @@ mod tests {
     /// A gateway whose functions all answer with what they were called with, unless the body asks for something else.
     async fn start(limit: Duration) -> (String, Arc<CallLog>) {
         let config = Config::read(&|_| None).unwrap();
+        let credentials = Credentials {
+            client_id: "SANDBOX-CLIENT".to_owned(),
+            consumer_key: "key".to_owned().into(),
+        };
+        let keys = DataKeys::generate("first").unwrap();
+        let parts = Parts::local(Clock::system(), "local", credentials, keys).unwrap();
         let handler: Handler = |app, request| {
             Box::pin(async move {
                 let body = String::from_utf8_lossy(request.body()).into_owned();
@@ -287,7 +295,7 @@ mod tests {
         let functions = routes::ROUTES
             .iter()
             .map(|route| {
-                let app = Arc::new(App::new(route.function, config.clone(), Parts::default()));
+                let app = Arc::new(App::new(route.function, config.clone(), parts.clone()));
                 (route.function, Function { app, handler })
             })
             .collect();
@@ -315,7 +323,7 @@ mod tests {
     #[tokio::test]
     async fn a_request_reaches_its_function_with_claims_and_parameters() {
         let (url, log) = start(Duration::from_secs(5)).await;
-        let client = crate::loopback_client().unwrap();
+        let client = berth::app::transport::http_client().unwrap();
         let request = client
             .patch(format!("{url}/api/snaptrade/users/a%2Fb"))
             .bearer_auth("dev:ops%7C1:operator");
@@ -332,7 +340,7 @@ mod tests {
     #[tokio::test]
     async fn the_gateway_answers_itself_as_api_gateway_does() {
         let (url, _) = start(Duration::from_millis(200)).await;
-        let client = crate::loopback_client().unwrap();
+        let client = berth::app::transport::http_client().unwrap();
         let register = format!("{url}/api/snaptrade/register");
         let signed = || client.post(&register).bearer_auth("dev:ada");
         let cases = [

@@ -1,0 +1,186 @@
+//! What a command acts on: the local stack that runs, or the local stack's data.
+
+use std::path::Path;
+use std::time::Duration;
+
+use berth_local::{Announcement, Data, Options, Settings, Stack, StartError, loopback_client};
+use reqwest::Method;
+use serde_json::Value;
+
+use crate::Global;
+
+/// Whom the commands call as. Only the local gateway understands this token.
+const OPERATOR_TOKEN: &str = "dev:berth-command:operator";
+
+/// How long a stack that has said where it is may take to prove it.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long one call may take: longer than the gateway lets any function run.
+const CALL_TIMEOUT: Duration = Duration::from_secs(35);
+
+/// How often, and how long apart, data is asked for that another command is just using.
+const TRIES_FOR_DATA: u32 = 20;
+const WAIT_FOR_DATA: Duration = Duration::from_millis(250);
+
+/// What a command acts on.
+pub(crate) struct Target {
+    api: String,
+    name: String,
+    client: reqwest::Client,
+    /// The stack that was started for this command alone.
+    own: Option<Stack>,
+}
+
+/// Why there is nothing to act on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TargetError {
+    /// A deployed stack was named.
+    #[error(
+        "the deployed stack {0} cannot be reached by this version of the command: leave out --stack and unset BERTH_STACK to act on the local stack"
+    )]
+    Deployed(String),
+    /// The local data cannot be used.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The HTTP client could not be built.
+    #[error("this machine cannot make calls: {0}")]
+    Client(#[from] reqwest::Error),
+}
+
+/// Why a call was not answered as it should be.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    /// The API refused or failed; its problem answer, or what else it said.
+    #[error("{}", .detail)]
+    Problem {
+        /// The answer's status.
+        status: u16,
+        /// The problem's stable name, `connection_limit_reached` for example; empty where the answer has none.
+        code: String,
+        /// What it says.
+        detail: String,
+    },
+    /// There was no answer.
+    #[error("the API did not answer ({0}): see whether the stack still runs")]
+    NoAnswer(String),
+}
+
+impl Target {
+    /// Finds what to act on: the stack that runs on the data directory, else a stack started on its data for this command alone.
+    ///
+    /// # Errors
+    /// [`TargetError`] says what to do.
+    pub(crate) async fn find(global: &Global) -> Result<Self, TargetError> {
+        if let Some(name) = global.stack.as_deref().filter(|name| !name.is_empty()) {
+            return Err(TargetError::Deployed(name.to_owned()));
+        }
+        let client = loopback_client()?;
+        let directory = global.data_directory();
+        let mut tries = 1;
+        loop {
+            if let Some(api) = running(&client, &directory).await {
+                let name = format!("the local stack at {api}");
+                return Ok(Self {
+                    api,
+                    name,
+                    client,
+                    own: None,
+                });
+            }
+            let options = Options {
+                data: Data::Directory(directory.clone()),
+                settings: Settings::read(&global.environment_file())?,
+                ..Options::default()
+            };
+            match Stack::start(options).await {
+                Ok(stack) => {
+                    let name = format!("the local stack's data in {}/", directory.display());
+                    return Ok(Self {
+                        api: stack.urls().api.clone(),
+                        name,
+                        client,
+                        own: Some(stack),
+                    });
+                }
+                // Another command works on the data, or a stack is just starting.
+                Err(StartError::AlreadyRunning { .. }) if tries < TRIES_FOR_DATA => {
+                    tries += 1;
+                    tokio::time::sleep(WAIT_FOR_DATA).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// What it is, as confirmations name it.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Calls `GET` on a route of the API, as an operator.
+    ///
+    /// # Errors
+    /// [`CallError`] for every answer but a success.
+    pub(crate) async fn get(&self, path: &str) -> Result<Value, CallError> {
+        self.call(Method::GET, path, None).await
+    }
+
+    /// Calls `POST` on a route of the API, as an operator.
+    ///
+    /// # Errors
+    /// [`CallError`] for every answer but a success.
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Value, CallError> {
+        self.call(Method::POST, path, Some(body)).await
+    }
+
+    /// Calls a route of the API, as an operator.
+    ///
+    /// # Errors
+    /// [`CallError`] for every answer but a success.
+    pub(crate) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, CallError> {
+        let no_answer = |error: reqwest::Error| CallError::NoAnswer(error.without_url().to_string());
+        let mut request = self
+            .client
+            .request(method, format!("{}{path}", self.api))
+            .bearer_auth(OPERATOR_TOKEN)
+            .timeout(CALL_TIMEOUT);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let response = request.send().await.map_err(no_answer)?;
+        let status = response.status();
+        let text = response.text().await.map_err(no_answer)?;
+        let answer: Value = serde_json::from_str(&text).unwrap_or_default();
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let member = |name: &str| answer.get(name).and_then(Value::as_str).map(str::to_owned);
+        Err(CallError::Problem {
+            status: status.as_u16(),
+            code: member("code").unwrap_or_default(),
+            detail: member("detail")
+                .or_else(|| member("message"))
+                .unwrap_or_else(|| format!("the API answered {status}")),
+        })
+    }
+
+    /// Ends the stack that was started for this command, if any, so that its data is written.
+    pub(crate) async fn close(self) {
+        if let Some(stack) = self.own {
+            stack.shutdown().await;
+        }
+    }
+}
+
+/// The API of the stack that runs on `directory`, if one answers.
+async fn running(client: &reqwest::Client, directory: &Path) -> Option<String> {
+    let api = Announcement::read(directory)?.urls.api;
+    let probe = client.get(format!("{api}/__local/clock")).timeout(PROBE_TIMEOUT);
+    let answer = probe.send().await.ok()?;
+    answer.status().is_success().then_some(api)
+}

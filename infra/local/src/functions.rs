@@ -1,0 +1,105 @@
+//! The deployed functions, as the stack runs them: each with its own handler and its own [`App`].
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+
+use berth::app::{App, Parts};
+use berth::clock::Clock;
+use berth::config::Config;
+use berth::secrets::DataKeys;
+use berth::snaptrade::Credentials;
+use berth::telemetry::new_id;
+use jiff::SignedDuration;
+use lambda_runtime::Diagnostic;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::StartError;
+use crate::gateway::{Function, Handler};
+use crate::invocation::Invoker;
+use crate::schedule::{Schedule, Schedules};
+use crate::stream::{Consumer, DeadLetters};
+
+/// The schedule that brings tracking in line with SnapTrade's list.
+pub(crate) const CONNECTION_SYNC: &str = "connection-sync";
+
+/// The schedule that refreshes holdings.
+const REFRESH: &str = "refresh";
+
+/// What functions are built from here. In AWS each finds it in its environment.
+pub(crate) struct Apps {
+    config: Config,
+    parts: Parts,
+}
+
+impl Apps {
+    /// Functions with these settings, which follow `clock` and encrypt with `data_keys`.
+    ///
+    /// # Errors
+    /// [`StartError`] when the settings hold no credentials, or TLS cannot be set up.
+    pub(crate) fn new(config: Config, clock: Clock, data_keys: DataKeys) -> Result<Self, StartError> {
+        let given = config
+            .snaptrade_credentials
+            .clone()
+            .ok_or(StartError::CredentialsMissing)?;
+        let credentials = Credentials {
+            client_id: given.client_id,
+            consumer_key: given.consumer_key,
+        };
+        let parts = Parts::local(clock, "local", credentials, data_keys)
+            .map_err(|error| StartError::Internal(error.to_string()))?;
+        Ok(Self { config, parts })
+    }
+
+    /// The settings.
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What the function `function` works with.
+    pub(crate) fn app(&self, function: &'static str) -> App {
+        App::new(function, self.config.clone(), self.parts.clone())
+    }
+}
+
+/// The functions that answer requests, by name.
+pub(crate) fn for_requests(apps: &Apps) -> BTreeMap<&'static str, Function> {
+    let handlers: [(&'static str, Handler); 8] = [
+        ("status", |app, request| Box::pin(async move { status::handle(&app, request).await })),
+        ("register", |app, request| Box::pin(async move { register::handle(&app, request).await })),
+        ("handle-limit", |app, request| Box::pin(async move { handle_limit::handle(&app, request).await })),
+        ("connection-url", |app, request| Box::pin(async move { connection_url::handle(&app, request).await })),
+        ("webhook", |app, request| Box::pin(async move { webhook::handle(&app, request).await })),
+        ("refresh", |app, request| Box::pin(async move { refresh::handle(&app, request).await })),
+        ("users", |app, request| Box::pin(async move { users::handle(&app, request).await })),
+        ("connection-sync", |app, request| Box::pin(async move { connection_sync::handle(&app, request).await })),
+    ];
+    handlers
+        .into_iter()
+        .map(|(name, handler)| {
+            let app = Arc::new(apps.app(name));
+            (name, Function { app, handler })
+        })
+        .collect()
+}
+
+/// Invokes the function `app` stands for with an event, as Lambda does, and makes JSON of what it answers.
+async fn invoke<O>(
+    invoker: Invoker,
+    app: Arc<App>,
+    work: impl Future<Output = Result<O, Diagnostic>> + Send + 'static,
+) -> Result<Value, String>
+where
+    O: Serialize + Send + 'static,
+{
+    let request_id = new_id();
+    let id = request_id.clone();
+    let function = app.function();
+    let run = async move { berth::app::invoke_event(&app, id, work).await.0 };
+    match invoker.invoke(function, &request_id, |_| None, run).await {
+        Ok(Ok(output)) => serde_json::to_value(output).map_err(|error| error.to_string()),
+        Ok(Err(diagnostic)) => Err(diagnostic.error_message),
+        Err(error) => Err(error.to_string()),
+    }
+}
