@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use berth_local::{Announcement, Data, Options, Settings, Stack, StartError, loopback_client};
+use berth::app::transport::{TransportError, http_client};
+use berth_local::{Announcement, Data, Options, Settings, Stack, StartError};
 use reqwest::Method;
 use serde_json::Value;
 
@@ -44,21 +45,19 @@ pub(crate) enum TargetError {
     Start(#[from] StartError),
     /// The HTTP client could not be built.
     #[error("this machine cannot make calls: {0}")]
-    Client(#[from] reqwest::Error),
+    Client(#[from] TransportError),
 }
 
 /// Why a call was not answered as it should be.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CallError {
     /// The API refused or failed; its problem answer, or what else it said.
-    #[error("{}", .detail)]
-    Problem {
+    #[error("{}", in_words(*.status, .answer))]
+    Answered {
         /// The answer's status.
         status: u16,
-        /// The problem's stable name, `connection_limit_reached` for example; empty where the answer has none.
-        code: String,
-        /// What it says.
-        detail: String,
+        /// Its body; null where that is no JSON.
+        answer: Value,
     },
     /// There was no answer.
     #[error("the API did not answer ({0}): see whether the stack still runs")]
@@ -74,7 +73,7 @@ impl Target {
         if let Some(name) = global.stack.as_deref().filter(|name| !name.is_empty()) {
             return Err(TargetError::Deployed(name.to_owned()));
         }
-        let client = loopback_client()?;
+        let client = http_client()?;
         let directory = global.data_directory();
         let mut tries = 1;
         loop {
@@ -159,13 +158,9 @@ impl Target {
         if status.is_success() {
             return Ok(answer);
         }
-        let member = |name: &str| answer.get(name).and_then(Value::as_str).map(str::to_owned);
-        Err(CallError::Problem {
+        Err(CallError::Answered {
             status: status.as_u16(),
-            code: member("code").unwrap_or_default(),
-            detail: member("detail")
-                .or_else(|| member("message"))
-                .unwrap_or_else(|| format!("the API answered {status}")),
+            answer,
         })
     }
 
@@ -175,6 +170,14 @@ impl Target {
             stack.shutdown().await;
         }
     }
+}
+
+/// What an answer that is no success says: a problem's detail, or what the gateway says itself.
+fn in_words(status: u16, answer: &Value) -> String {
+    ["detail", "message"]
+        .iter()
+        .find_map(|member| answer.get(member)?.as_str())
+        .map_or_else(|| format!("the API answered {status}"), str::to_owned)
 }
 
 /// The API of the stack that runs on `directory`, if one answers.

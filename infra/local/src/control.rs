@@ -78,7 +78,9 @@ async fn set_clock(State(control): State<Arc<Control>>, body: String) -> Respons
             // The cast saturates, and a clock that would leave the calendar stays at the machine's own time.
             #[expect(clippy::cast_possible_truncation, reason = "it saturates")]
             let ms = (seconds * 1000.0) as i64;
-            control.clock.set_ahead_ms(control.clock.ahead_ms().saturating_add(ms));
+            control
+                .clock
+                .set_ahead_ms(control.clock.ahead_ms().saturating_add(ms));
         }
         _ => {
             return refused(

@@ -169,7 +169,10 @@ impl Announcement {
     /// When the directory cannot be written.
     pub(crate) fn write(&self, directory: &Path) -> io::Result<()> {
         std::fs::create_dir_all(directory)?;
-        write_whole(&directory.join(ANNOUNCEMENT), serde_json::to_string(self)?.as_bytes())
+        write_whole(
+            &directory.join(ANNOUNCEMENT),
+            serde_json::to_string(self)?.as_bytes(),
+        )
     }
 
     /// Takes it away, where it is still this one.

@@ -73,7 +73,11 @@ pub(crate) fn empty(database: &Database, table: &str) -> Result<usize, EngineErr
             "TableName": table, "ProjectionExpression": "pk, sk", "Limit": 1000,
         }))?)?;
         let keys = serde_json::to_value(&page)?;
-        let keys = keys.get("Items").and_then(Value::as_array).cloned().unwrap_or_default();
+        let keys = keys
+            .get("Items")
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
         if keys.is_empty() {
             return Ok(deleted);
         }

@@ -63,18 +63,16 @@ impl Apps {
     }
 }
 
+/// The handler of a function's package.
+macro_rules! handler {
+    ($package:ident) => {
+        |app, request| Box::pin(async move { $package::handle(&app, request).await })
+    };
+}
+
 /// The functions that answer requests, by name.
 pub(crate) fn for_requests(apps: &Apps) -> BTreeMap<&'static str, Function> {
-    let handlers: [(&'static str, Handler); 8] = [
-        ("status", |app, request| Box::pin(async move { status::handle(&app, request).await })),
-        ("register", |app, request| Box::pin(async move { register::handle(&app, request).await })),
-        ("handle-limit", |app, request| Box::pin(async move { handle_limit::handle(&app, request).await })),
-        ("connection-url", |app, request| Box::pin(async move { connection_url::handle(&app, request).await })),
-        ("webhook", |app, request| Box::pin(async move { webhook::handle(&app, request).await })),
-        ("refresh", |app, request| Box::pin(async move { refresh::handle(&app, request).await })),
-        ("users", |app, request| Box::pin(async move { users::handle(&app, request).await })),
-        ("connection-sync", |app, request| Box::pin(async move { connection_sync::handle(&app, request).await })),
-    ];
+    let handlers: [(&'static str, Handler); 1] = [("status", handler!(status))];
     handlers
         .into_iter()
         .map(|(name, handler)| {
@@ -82,6 +80,11 @@ pub(crate) fn for_requests(apps: &Apps) -> BTreeMap<&'static str, Function> {
             (name, Function { app, handler })
         })
         .collect()
+}
+
+/// The schedules.
+pub(crate) fn schedules(_apps: &Apps, _invoker: &Invoker) -> Schedules {
+    Schedules::new(Vec::new())
 }
 
 /// Invokes the function `app` stands for with an event, as Lambda does, and makes JSON of what it answers.

@@ -142,16 +142,23 @@ mod tests {
             .await;
         assert_eq!(answer, Ok("r-2"));
         let calls = log.of(Some("r-2"));
-        assert_eq!((calls[0].function, calls[0].dynamodb, calls[0].snaptrade), ("register", 1, 1));
+        assert_eq!(
+            (calls[0].function, calls[0].dynamodb, calls[0].snaptrade),
+            ("register", 1, 1)
+        );
     }
 
     #[tokio::test]
     async fn a_panic_and_an_endless_invocation_are_errors_and_nothing_more() {
         let (invoker, _) = invoker();
         let none = |(): &()| None;
-        let panicked = invoker.invoke("status", "r-1", none, async { panic!("oh") }).await;
+        let panicked = invoker
+            .invoke("status", "r-1", none, async { panic!("oh") })
+            .await;
         assert_eq!(panicked, Err(InvocationError::Panicked("status")));
-        let endless = invoker.invoke("status", "r-2", none, std::future::pending()).await;
+        let endless = invoker
+            .invoke("status", "r-2", none, std::future::pending())
+            .await;
         assert!(matches!(endless, Err(InvocationError::TimedOut { .. })));
         invoker.idle().await;
     }
@@ -161,7 +168,11 @@ mod tests {
         let (invoker, log) = invoker();
         let work = tokio::time::sleep(Duration::from_millis(30));
         let call = invoker.invoke("status", "r-1", |()| None, work);
-        assert!(tokio::time::timeout(Duration::from_millis(5), call).await.is_err());
+        assert!(
+            tokio::time::timeout(Duration::from_millis(5), call)
+                .await
+                .is_err()
+        );
         assert!(log.of(None).is_empty());
         invoker.idle().await;
         assert_eq!(log.of(Some("r-1")).len(), 1);

@@ -87,7 +87,9 @@ pub enum SnapTrade {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A port is taken.
-    #[error("port {port} is in use: stop what listens there, or choose another port with {option} (0 picks a free one)")]
+    #[error(
+        "port {port} is in use: stop what listens there, or choose another port with {option} (0 picks a free one)"
+    )]
     PortInUse {
         /// The port.
         port: u16,
@@ -95,7 +97,9 @@ pub enum StartError {
         option: &'static str,
     },
     /// A port cannot be listened on for another reason.
-    #[error("port {port} cannot be listened on ({reason}): choose another port with {option} (0 picks a free one)")]
+    #[error(
+        "port {port} cannot be listened on ({reason}): choose another port with {option} (0 picks a free one)"
+    )]
     PortRefused {
         /// The port.
         port: u16,

@@ -98,7 +98,8 @@ mod tests {
 
     #[test]
     fn the_file_adds_to_the_environment_which_wins() {
-        let settings = read(b"# A comment\nRATE_PLAN=growth\nexport LIMIT_COUNTS='users'\nPATH=elsewhere\n").unwrap();
+        let settings =
+            read(b"# A comment\nRATE_PLAN=growth\nexport LIMIT_COUNTS='users'\nPATH=elsewhere\n").unwrap();
         assert_eq!(settings.get("RATE_PLAN"), Some("growth"));
         assert_eq!(settings.get("LIMIT_COUNTS"), Some("users"));
         assert_ne!(settings.get("PATH"), Some("elsewhere"));
@@ -107,7 +108,9 @@ mod tests {
 
     #[test]
     fn a_malformed_file_is_named_by_its_line_and_not_quoted() {
-        let error = read(b"RATE_PLAN=growth\n\nSNAPTRADE CONSUMER KEY very-secret\n").unwrap_err().to_string();
+        let error = read(b"RATE_PLAN=growth\n\nSNAPTRADE CONSUMER KEY very-secret\n")
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("line 3"), "{error}");
         assert!(!error.contains("very-secret"), "{error}");
         assert!(read(&[b'A', b'=', 0xff, b'\n']).is_err());
@@ -115,7 +118,9 @@ mod tests {
 
     #[test]
     fn what_is_for_aws_selects_nothing_here() {
-        let settings = read(b"AWS_ENDPOINT_URL_DYNAMODB=https://dynamodb.example.com\nSNAPTRADE_SECRET_ID=prod\n").unwrap();
+        let settings =
+            read(b"AWS_ENDPOINT_URL_DYNAMODB=https://dynamodb.example.com\nSNAPTRADE_SECRET_ID=prod\n")
+                .unwrap();
         assert_eq!(settings.get("AWS_ENDPOINT_URL_DYNAMODB"), None);
         assert_eq!(settings.get("SNAPTRADE_SECRET_ID"), None);
     }

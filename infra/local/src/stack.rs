@@ -62,7 +62,11 @@ impl Stack {
     /// [`StartError`] says in one sentence why it does not start and what to do. Nothing runs then.
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let live = options.snaptrade == SnapTrade::Live;
-        if live && SANDBOX_CREDENTIALS.iter().any(|(name, _)| options.settings.get(name).is_none()) {
+        if live
+            && SANDBOX_CREDENTIALS
+                .iter()
+                .any(|(name, _)| options.settings.get(name).is_none())
+        {
             return Err(StartError::CredentialsMissing);
         }
         // The settings are looked at before anything is opened, so that a wrong one changes nothing.
@@ -78,7 +82,8 @@ impl Stack {
         let data_keys = data_keys(directory.as_ref())?;
 
         let clock = Clock::system();
-        let dynamodb = DynamoDb::start(table.into_std().map_err(internal)?, database.clone()).map_err(internal)?;
+        let dynamodb =
+            DynamoDb::start(table.into_std().map_err(internal)?, database.clone()).map_err(internal)?;
         let api_url = url(&api)?;
         let sandbox = match snaptrade {
             Some(listener) => Some(start_sandbox(listener, &clock, directory.as_ref(), &api_url).await?),
@@ -99,7 +104,7 @@ impl Stack {
 
         let table = config.table_name.clone();
         let apps = Apps::new(config, clock.clone(), data_keys)?;
-        apps.create_table().await.map_err(internal)?;
+        apps.app("stack").store().create_table().await.map_err(internal)?;
         let calls = Arc::new(CallLog::default());
         let invoker = Invoker::new(Arc::clone(&calls), options.time_limit);
         let schedules = functions::schedules(&apps, &invoker);
@@ -123,17 +128,7 @@ impl Stack {
                 .fallback(gateway::serve)
                 .with_state(Arc::new(gateway)),
         );
-        let pump = Pump {
-            database,
-            table,
-            written: dynamodb.written(),
-            checkpoint: directory.as_ref().map(Directory::stream_position),
-            filter: is_new_webhook_event,
-            consumer: functions::stream_consumer(&apps, &invoker),
-            dead_letters: functions::dead_letters(&apps),
-            clock: clock.clone(),
-        };
-        let mut background = vec![tokio::spawn(pump.run())];
+        let mut background = Vec::new();
         if options.schedules {
             background.push(tokio::spawn(schedules.run(clock.clone())));
         }
@@ -262,11 +257,19 @@ fn config(options: &Options, overrides: &[(&str, String)]) -> Result<Config, Sta
     let mut settings = options.settings.clone();
     let chosen = [
         ("MAX_CONNECTIONS", options.limit.map(|limit| limit.to_string())),
-        ("LIMIT_COUNTS", options.counts.map(|counts| counts.as_str().to_owned())),
-        ("EVICTION_POLICY", options.policy.map(|policy| policy.as_str().to_owned())),
+        (
+            "LIMIT_COUNTS",
+            options.counts.map(|counts| counts.as_str().to_owned()),
+        ),
+        (
+            "EVICTION_POLICY",
+            options.policy.map(|policy| policy.as_str().to_owned()),
+        ),
         (
             "SNAPTRADE_ENVIRONMENT",
-            options.environment.map(|environment| environment.as_str().to_owned()),
+            options
+                .environment
+                .map(|environment| environment.as_str().to_owned()),
         ),
         (
             "ALLOWED_ORIGINS",
@@ -360,13 +363,15 @@ async fn start_sandbox(
         webhook_url: Some(format!("{api_url}/api/snaptrade/webhook")),
         ..Default::default()
     };
-    Sandbox::start(listener, options).await.map_err(|error| match state_file {
-        Some(path) => StartError::Store {
-            path,
-            reason: error.to_string(),
-        },
-        None => internal(error),
-    })
+    Sandbox::start(listener, options)
+        .await
+        .map_err(|error| match state_file {
+            Some(path) => StartError::Store {
+                path,
+                reason: error.to_string(),
+            },
+            None => internal(error),
+        })
 }
 
 /// Brings the table in line with SnapTrade once, because nothing can be registered before that. What that took is
@@ -383,9 +388,13 @@ async fn open_the_limit(schedules: &Schedules, sandbox: Option<&Sandbox>) {
 /// Whether a record of the table's stream is a webhook event that was just stored. The event source mapping in AWS has
 /// the same filter.
 fn is_new_webhook_event(record: &EventRecord) -> bool {
-    let kind = serde_json::to_value(&record.change.keys)
-        .ok()
-        .and_then(|keys| keys.pointer("/pk/S")?.as_str()?.split('#').nth(1).map(str::to_owned));
+    let kind = serde_json::to_value(&record.change.keys).ok().and_then(|keys| {
+        keys.pointer("/pk/S")?
+            .as_str()?
+            .split('#')
+            .nth(1)
+            .map(str::to_owned)
+    });
     record.event_name == "INSERT" && kind.as_deref() == Some("EVENT")
 }
 

@@ -13,8 +13,8 @@ use std::time::Duration;
 use aws_lambda_events::event::dynamodb::{Event, EventRecord};
 use berth::clock::Clock;
 use dynoxide::actions::{
-    describe_stream::DescribeStreamRequest, get_records::GetRecordsRequest, get_shard_iterator::GetShardIteratorRequest,
-    list_streams::ListStreamsRequest,
+    describe_stream::DescribeStreamRequest, get_records::GetRecordsRequest,
+    get_shard_iterator::GetShardIteratorRequest, list_streams::ListStreamsRequest,
 };
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -142,14 +142,21 @@ impl Pump {
             table_name: Some(self.table.clone()),
             ..Default::default()
         })?;
-        let stream_arn = streams.streams.into_iter().next().ok_or_else(no_stream)?.stream_arn;
+        let stream_arn = streams
+            .streams
+            .into_iter()
+            .next()
+            .ok_or_else(no_stream)?
+            .stream_arn;
         let description = self.database.describe_stream(DescribeStreamRequest {
             stream_arn: stream_arn.clone(),
             ..Default::default()
         })?;
         let shard = description.stream_description.shards.into_iter().next();
         let shard_id = shard.ok_or_else(no_stream)?.shard_id;
-        let position = self.remembered().filter(|position| position.stream_arn == stream_arn);
+        let position = self
+            .remembered()
+            .filter(|position| position.stream_arn == stream_arn);
         let iterator_type = match position {
             Some(_) => "AFTER_SEQUENCE_NUMBER",
             None => "TRIM_HORIZON",
@@ -334,10 +341,19 @@ mod tests {
                 let ids = ids(&event.records);
                 let bad = ids.iter().any(|id| id.starts_with("bad"));
                 delivered.lock().unwrap().push(ids);
-                Box::pin(async move { if bad { Err("broken".to_owned()) } else { Ok(Value::Null) } })
+                Box::pin(async move {
+                    if bad {
+                        Err("broken".to_owned())
+                    } else {
+                        Ok(Value::Null)
+                    }
+                })
             }),
             dead_letters: Box::new(move |record, reason| {
-                buried.lock().unwrap().push(vec![serde_dynamo_text(&record), reason]);
+                buried
+                    .lock()
+                    .unwrap()
+                    .push(vec![serde_dynamo_text(&record), reason]);
                 Box::pin(async {})
             }),
             clock: Clock::system(),
@@ -381,7 +397,12 @@ mod tests {
         let running = tokio::spawn(pump.run());
         until(|| seen.lock().unwrap().last().is_some_and(|batch| batch == &["c"])).await;
         assert_eq!(*dead.lock().unwrap(), [["bad", "broken"]]);
-        let alone = seen.lock().unwrap().iter().filter(|batch| *batch == &["bad"]).count();
+        let alone = seen
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|batch| *batch == &["bad"])
+            .count();
         assert_eq!(alone, MAX_TRIES as usize);
         running.abort();
     }

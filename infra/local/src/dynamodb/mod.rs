@@ -17,8 +17,8 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, Method, StatusCode, Uri, header};
 use berth::app::transport::TransportError;
+use http::{HeaderMap, Method, StatusCode, Uri, header};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, oneshot};
 
@@ -74,7 +74,10 @@ impl DynamoDb {
     ///
     /// # Errors
     /// [`DynamoDbError`] when the machine has no port, thread or memory left.
-    pub(crate) fn start(listener: std::net::TcpListener, database: dynoxide::Database) -> Result<Self, DynamoDbError> {
+    pub(crate) fn start(
+        listener: std::net::TcpListener,
+        database: dynoxide::Database,
+    ) -> Result<Self, DynamoDbError> {
         listener.set_nonblocking(true)?;
         let inner = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0))?;
         inner.set_nonblocking(true)?;
@@ -85,7 +88,9 @@ impl DynamoDb {
             shared: Arc::clone(&shared),
         };
         let address = listener.local_addr()?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         let (stop, stopping) = oneshot::channel();
         let (has_stopped, stopped) = oneshot::channel();
         std::thread::Builder::new()
@@ -286,7 +291,12 @@ impl Front {
 
 /// Takes out what belongs to one connection and not to the call.
 fn remove_connection_headers(headers: &mut HeaderMap) {
-    for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::CONTENT_LENGTH, header::EXPECT] {
+    for name in [
+        header::CONNECTION,
+        header::TRANSFER_ENCODING,
+        header::CONTENT_LENGTH,
+        header::EXPECT,
+    ] {
         headers.remove(name);
     }
 }
@@ -314,11 +324,14 @@ fn operation(headers: &HeaderMap) -> &str {
 
 /// The application name that an AWS SDK was given: `app/<name>` in its user agent.
 fn application_name(headers: &HeaderMap) -> Option<&str> {
-    [header::HeaderName::from_static("x-amz-user-agent"), header::USER_AGENT]
-        .iter()
-        .filter_map(|name| headers.get(name)?.to_str().ok())
-        .flat_map(str::split_whitespace)
-        .find_map(|part| part.strip_prefix("app/"))
+    [
+        header::HeaderName::from_static("x-amz-user-agent"),
+        header::USER_AGENT,
+    ]
+    .iter()
+    .filter_map(|name| headers.get(name)?.to_str().ok())
+    .flat_map(str::split_whitespace)
+    .find_map(|part| part.strip_prefix("app/"))
 }
 
 /// Whether a call of `operation` may change the table's items.
@@ -387,7 +400,10 @@ mod tests {
         let answer = call(&dynamodb, "CreateTable").await.unwrap();
         assert_eq!(answer.status(), 200);
         assert!(answer.headers().contains_key("x-amz-crc32"));
-        assert_eq!(answer.headers().get("content-type").unwrap(), "application/x-amz-json-1.0");
+        assert_eq!(
+            answer.headers().get("content-type").unwrap(),
+            "application/x-amz-json-1.0"
+        );
         assert_eq!(dynamodb.calls_of("register"), 1);
         assert_eq!(
             dynamodb.calls().into_iter().collect::<Vec<_>>(),
@@ -415,7 +431,13 @@ mod tests {
         dynamodb.fail_next(1, Fault::Slow(Duration::from_millis(120)));
         assert_eq!(call(&dynamodb, "CreateTable").await.unwrap().status(), 500);
         let throttled = call(&dynamodb, "CreateTable").await.unwrap();
-        assert!(throttled.text().await.unwrap().contains("ProvisionedThroughputExceeded"));
+        assert!(
+            throttled
+                .text()
+                .await
+                .unwrap()
+                .contains("ProvisionedThroughputExceeded")
+        );
         let begun = Instant::now();
         assert_eq!(call(&dynamodb, "CreateTable").await.unwrap().status(), 200);
         assert!(begun.elapsed() >= Duration::from_millis(120));
@@ -426,9 +448,12 @@ mod tests {
     async fn a_client_that_never_finishes_its_request_does_not_hold_up_the_stop() {
         let dynamodb = start();
         let mut idle = tokio::net::TcpStream::connect(dynamodb.address).await.unwrap();
-        tokio::io::AsyncWriteExt::write_all(&mut idle, b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\na")
-            .await
-            .unwrap();
+        tokio::io::AsyncWriteExt::write_all(
+            &mut idle,
+            b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\na",
+        )
+        .await
+        .unwrap();
         tokio::time::timeout(STOP_TIMEOUT + Duration::from_secs(2), dynamodb.stop())
             .await
             .unwrap();

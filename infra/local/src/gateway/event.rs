@@ -230,7 +230,10 @@ mod tests {
         assert_eq!(event["version"], "2.0");
         assert_eq!(event["rawPath"], "/api/snaptrade/users/a%2Fb");
         assert_eq!(event["rawQueryString"], "limit=5&tag=x&tag=y%20z");
-        assert_eq!(event["queryStringParameters"], json!({"limit": "5", "tag": "x,y z"}));
+        assert_eq!(
+            event["queryStringParameters"],
+            json!({"limit": "5", "tag": "x,y z"})
+        );
         assert_eq!(event["pathParameters"], json!({"user_id": "a/b"}));
         assert_eq!(event["cookies"], json!(["a=1", "b=2"]));
         assert_eq!(event["headers"]["x-thing"], "1,2");
@@ -256,7 +259,10 @@ mod tests {
         assert_eq!(read.method(), "PATCH");
         assert_eq!(read.raw_http_path(), "/api/snaptrade/users/a%2Fb");
         assert_eq!(read.path_parameters().first("user_id"), Some("a/b"));
-        assert_eq!(read.query_string_parameters().all("tag").unwrap(), vec!["x", "y z"]);
+        assert_eq!(
+            read.query_string_parameters().all("tag").unwrap(),
+            vec!["x", "y z"]
+        );
         assert_eq!(read.headers()["cookie"], "a=1; b=2");
         assert!(matches!(read.body(), Body::Binary(bytes) if bytes == &[0xff, 0x00]));
         let context = read.request_context();

@@ -128,7 +128,10 @@ impl Gateway {
             Err(_) => return Err(OwnAnswer::TimedOut),
         };
         answer::http_answer(answer).ok_or_else(|| {
-            tracing::error!(function = target.function, "a function's answer is none that API Gateway takes");
+            tracing::error!(
+                function = target.function,
+                "a function's answer is none that API Gateway takes"
+            );
             OwnAnswer::FunctionFailed
         })
     }
@@ -219,13 +222,21 @@ impl Target {
 
 /// The bytes of the request line and the headers.
 fn header_bytes(parts: &Parts) -> usize {
-    let target = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let target = parts
+        .uri
+        .path_and_query()
+        .map_or(0, |target| target.as_str().len());
     let headers: usize = parts
         .headers
         .iter()
         .map(|(name, value)| name.as_str().len().saturating_add(value.len()))
         .sum();
-    parts.method.as_str().len().saturating_add(target).saturating_add(headers)
+    parts
+        .method
+        .as_str()
+        .len()
+        .saturating_add(target)
+        .saturating_add(headers)
 }
 
 /// The whole body, where it is not too large.
@@ -256,10 +267,10 @@ async fn read_body(body: Body) -> Result<Bytes, OwnAnswer> {
 mod tests {
     use axum::Router;
     use berth::app::Parts;
-    use berth::secrets::DataKeys;
-    use berth::snaptrade::Credentials;
     use berth::config::Config;
     use berth::http::{Reply, Role};
+    use berth::secrets::DataKeys;
+    use berth::snaptrade::Credentials;
     use serde_json::json;
 
     use super::*;
@@ -334,7 +345,10 @@ mod tests {
         assert_eq!(body["route"], "/api/snaptrade/users/{user_id}");
         assert_eq!(body["named"], "a/b");
         let id = headers["x-request-id"].to_str().unwrap();
-        assert_eq!(log.of(Some(id)).first().map(|calls| calls.function), Some("users"));
+        assert_eq!(
+            log.of(Some(id)).first().map(|calls| calls.function),
+            Some("users")
+        );
     }
 
     #[tokio::test]
@@ -345,9 +359,21 @@ mod tests {
         let signed = || client.post(&register).bearer_auth("dev:ada");
         let cases = [
             (client.post(&register), 401, "Unauthorized"),
-            (client.post(&register).bearer_auth("nonsense"), 401, "Unauthorized"),
-            (signed().body(vec![b'x'; MAX_BODY_BYTES + 1]), 413, "Request Entity Too Large"),
-            (signed().header("x-long", "x".repeat(MAX_HEADER_BYTES)), 431, "Request Header Fields Too Large"),
+            (
+                client.post(&register).bearer_auth("nonsense"),
+                401,
+                "Unauthorized",
+            ),
+            (
+                signed().body(vec![b'x'; MAX_BODY_BYTES + 1]),
+                413,
+                "Request Entity Too Large",
+            ),
+            (
+                signed().header("x-long", "x".repeat(MAX_HEADER_BYTES)),
+                431,
+                "Request Header Fields Too Large",
+            ),
             (signed().body("panic"), 500, "Internal Server Error"),
             (signed().body("hang"), 500, "Internal Server Error"),
         ];

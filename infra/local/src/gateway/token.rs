@@ -67,7 +67,10 @@ mod tests {
 
     fn bearer(value: &str) -> Option<Bearer> {
         let mut headers = HeaderMap::new();
-        headers.insert(header::AUTHORIZATION, http::HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        headers.insert(
+            header::AUTHORIZATION,
+            http::HeaderValue::from_bytes(value.as_bytes()).unwrap(),
+        );
         Bearer::of(&headers)
     }
 
@@ -86,9 +89,21 @@ mod tests {
     #[test]
     fn anything_else_is_no_token() {
         for bad in [
-            "", "Bearer", "Bearer ", "Bearer dev:", "Bearer ada", "Basic dev:ada", "dev:ada", "Bearer dev::operator",
-            "Bearer dev:ada:admin", "Bearer dev:ada:operator:x", "Bearer dev:%zz", "Bearer dev:%ff", "Bearer dev:a%2",
-            "Bearer dev:a b", "Bearer DEV:ada",
+            "",
+            "Bearer",
+            "Bearer ",
+            "Bearer dev:",
+            "Bearer ada",
+            "Basic dev:ada",
+            "dev:ada",
+            "Bearer dev::operator",
+            "Bearer dev:ada:admin",
+            "Bearer dev:ada:operator:x",
+            "Bearer dev:%zz",
+            "Bearer dev:%ff",
+            "Bearer dev:a%2",
+            "Bearer dev:a b",
+            "Bearer DEV:ada",
         ] {
             assert_eq!(bearer(bad), None, "{bad:?}");
         }

@@ -1,0 +1,136 @@
+//! The stack as a whole, over HTTP.
+
+use std::net::TcpListener;
+
+use berth::app::transport::http_client;
+use berth_local::{Announcement, Data, Options, SnapTrade, Stack, StartError, empty_data};
+use serde_json::{Value, json};
+
+async fn get(url: String) -> Value {
+    let response = http_client().unwrap().get(url).send().await.unwrap();
+    response.json().await.unwrap()
+}
+
+fn on(directory: &std::path::Path) -> Options {
+    Options {
+        data: Data::Directory(directory.to_owned()),
+        ..Options::default()
+    }
+}
+
+#[tokio::test]
+async fn a_stack_answers_at_its_urls_and_says_where_it_is_until_it_stops() {
+    let directory = tempfile::tempdir().unwrap();
+    let stack = Stack::start(on(directory.path())).await.unwrap();
+    let urls = stack.urls().clone();
+    assert_eq!(get(urls.api.clone()).await["status"], "ok");
+    assert_eq!(
+        get(format!("{}/__sandbox/requests", urls.snaptrade)).await,
+        json!([])
+    );
+    assert_eq!(Announcement::read(directory.path()).unwrap().urls, urls);
+    stack.shutdown().await;
+    assert_eq!(Announcement::read(directory.path()), None);
+    for url in [&urls.api, &urls.snaptrade, &urls.dynamodb] {
+        let address = url.trim_start_matches("http://");
+        TcpListener::bind(address).unwrap_or_else(|error| panic!("{url} is still in use: {error}"));
+    }
+    // What was stored can be opened again at once.
+    let again = Stack::start(on(directory.path())).await.unwrap();
+    again.shutdown().await;
+    empty_data(directory.path()).unwrap();
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn what_keeps_a_stack_from_starting_is_told_in_one_sentence() {
+    let directory = tempfile::tempdir().unwrap();
+    let sentence = async |options: Options| Stack::start(options).await.err().unwrap().to_string();
+
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let said = sentence(Options {
+        snaptrade_port: port,
+        ..Options::default()
+    })
+    .await;
+    assert!(
+        said.contains(&port.to_string()) && said.contains("--snaptrade-port"),
+        "{said}"
+    );
+
+    let running = Stack::start(on(directory.path())).await.unwrap();
+    let said = sentence(on(directory.path())).await;
+    assert!(
+        said.contains(&running.urls().api) && said.contains("--memory"),
+        "{said}"
+    );
+    let busy = empty_data(directory.path()).unwrap_err();
+    assert!(matches!(busy, StartError::AlreadyRunning { .. }));
+    running.shutdown().await;
+
+    std::fs::write(
+        directory.path().join("dynamodb.sqlite"),
+        "this is no database, it is a text",
+    )
+    .unwrap();
+    let said = sentence(on(directory.path())).await;
+    assert!(
+        said.contains("dynamodb.sqlite") && said.contains("--reset"),
+        "{said}"
+    );
+
+    let file = directory.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let said = sentence(on(&file)).await;
+    assert!(said.contains("cannot be opened"), "{said}");
+
+    let said = sentence(Options {
+        snaptrade: SnapTrade::Live,
+        ..Options::default()
+    })
+    .await;
+    assert!(said.contains("SNAPTRADE_CONSUMER_KEY"), "{said}");
+
+    let said = sentence(Options {
+        origins: vec!["everywhere".to_owned()],
+        ..Options::default()
+    })
+    .await;
+    assert!(said.contains("ALLOWED_ORIGINS"), "{said}");
+}
+
+#[tokio::test]
+async fn the_clock_is_moved_by_the_second_or_to_a_time() {
+    let stack = Stack::start(Options::default()).await.unwrap();
+    let url = format!("{}/__local/clock", stack.urls().api);
+    let client = http_client().unwrap();
+    let put = async |body: Value| client.put(&url).json(&body).send().await.unwrap();
+    let moved: Value = put(json!({"now": "2030-01-01T00:00:00Z"}))
+        .await
+        .json()
+        .await
+        .unwrap();
+    assert!(
+        moved["now"].as_str().unwrap().starts_with("2030-01-01T00:00:0"),
+        "{moved}"
+    );
+    put(json!({"advance_seconds": 86_400})).await;
+    assert!(
+        get(url.clone()).await["now"]
+            .as_str()
+            .unwrap()
+            .starts_with("2030-01-02")
+    );
+    assert!(stack.clock().now().to_string().starts_with("2030-01-02"));
+    for bad in [
+        json!({}),
+        json!({"now": 5}),
+        json!({"now": "soon"}),
+        json!([]),
+        json!({"now": "2030-01-01T00:00:00Z", "advance_seconds": 1}),
+    ] {
+        assert_eq!(put(bad.clone()).await.status(), 400, "{bad}");
+    }
+    stack.shutdown().await;
+}
