@@ -32,10 +32,13 @@ impl Settings {
         Ok(settings)
     }
 
-    /// The value of `name`, unless it is of use in AWS only.
+    /// The value of `name`, unless it is empty or of use in AWS only.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).filter(|_| !is_for_aws(name)).map(String::as_str)
+        self.0
+            .get(name)
+            .filter(|value| !value.is_empty() && !is_for_aws(name))
+            .map(String::as_str)
     }
 
     /// Gives `name` this value, whatever it had before.
