@@ -58,7 +58,7 @@ pub struct Config {
     pub consent_version: String,
     /// `OPERATOR_SCOPE`: the scope that makes a caller an operator.
     pub operator_scope: String,
-    /// `LOG_LEVEL`, or in AWS `AWS_LAMBDA_LOG_LEVEL`, which can be changed without a deploy.
+    /// `LOG_LEVEL`, or where it is not set `AWS_LAMBDA_LOG_LEVEL`. Both can be changed without a deploy.
     pub log_level: LogLevel,
     /// `AWS_REGION`.
     pub region: Option<String>,
@@ -551,10 +551,11 @@ impl<'a> Reader<'a> {
                 },
             )
             .filter(|limit: &u32| *limit > 0);
-        let log_level_variable = if self.text("AWS_LAMBDA_LOG_LEVEL").is_some() {
-            "AWS_LAMBDA_LOG_LEVEL"
-        } else {
+        // Lambda sets a level of its own for functions that log JSON, so the one set for Berth goes first.
+        let log_level_variable = if self.text("LOG_LEVEL").is_some() {
             "LOG_LEVEL"
+        } else {
+            "AWS_LAMBDA_LOG_LEVEL"
         };
         Config {
             environment: environment.unwrap_or_default(),

@@ -1,6 +1,8 @@
 //! The function `status`: whether Berth is up, how its parts are, and the answer to paths that no route has. API
 //! Gateway sends preflight requests here, too.
 
+mod health;
+
 use berth::app::App;
 use berth::http::{OpenCall, Problem, Reply, serve_open};
 use lambda_http::{Body, Request, Response};
@@ -14,9 +16,10 @@ pub async fn handle(app: &App, request: Request) -> Response<Body> {
     serve_open(app, request, |call| answer(app, call)).await
 }
 
-async fn answer(_app: &App, call: OpenCall) -> Result<Reply, Problem> {
+async fn answer(app: &App, call: OpenCall) -> Result<Reply, Problem> {
     match (call.method().as_str(), call.route()) {
         ("GET", "/") => Reply::ok(&json!({"status": "ok", "version": VERSION})),
+        ("GET", "/health") => health::check(app).await,
         _ => Err(call.not_served()),
     }
 }

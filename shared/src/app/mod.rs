@@ -2,7 +2,7 @@
 
 pub mod aws;
 mod run;
-pub mod transport;
+mod transport;
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -10,15 +10,13 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use aws_sdk_dynamodb::types::AttributeValue;
-
 pub use aws::AwsAccess;
 pub use run::{invoke_event, run_event, run_http};
 
 use crate::clock::Clock;
 use crate::config::{Config, ConfigErrors};
 use crate::secrets::{self, Cached, DataKeys, Loader, SecretError};
-use crate::snaptrade::Credentials;
+use crate::snaptrade::{self, Credentials};
 use crate::store::Store;
 
 /// How long the first call to the table may take while the function starts. When it takes longer, the first
@@ -32,6 +30,7 @@ pub struct App {
     clock: Clock,
     http: reqwest::Client,
     store: Store,
+    snaptrade: snaptrade::Client,
     credentials: Arc<Cached<Credentials>>,
     data_keys: Arc<Cached<DataKeys>>,
     states: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
@@ -57,16 +56,16 @@ impl Parts {
     /// stand-in for DynamoDB sees `aws_access_key_id` and takes any.
     ///
     /// # Errors
-    /// [`transport::TransportError`] when TLS cannot be set up.
+    /// [`snaptrade::HttpClientError`] when TLS cannot be set up.
     pub fn local(
         clock: Clock,
         aws_access_key_id: &str,
         credentials: Credentials,
         data_keys: DataKeys,
-    ) -> Result<Self, transport::TransportError> {
+    ) -> Result<Self, snaptrade::HttpClientError> {
         Ok(Self {
             clock,
-            http: transport::http_client()?,
+            http: snaptrade::http_client()?,
             aws: AwsAccess::local(aws_access_key_id),
             credentials: Arc::new(Cached::fixed(credentials)),
             data_keys: Arc::new(Cached::fixed(data_keys)),
@@ -102,7 +101,7 @@ pub enum StartError {
     SandboxCredentials,
     /// TLS could not be set up.
     #[error("The function cannot start: {0}.")]
-    Transport(#[from] transport::TransportError),
+    Http(#[from] snaptrade::HttpClientError),
 }
 
 impl App {
@@ -115,7 +114,23 @@ impl App {
             config.dynamodb_endpoint.as_ref(),
             function,
         );
-        Self::with_dynamodb(function, config, parts, dynamodb)
+        Self {
+            function,
+            store: Store::new(dynamodb, config.table_name.clone()),
+            snaptrade: snaptrade::Client::new(snaptrade::ClientOptions {
+                base_url: config.snaptrade_base_url.clone(),
+                credentials: Arc::clone(&parts.credentials),
+                clock: parts.clock.clone(),
+                http: parts.http.clone(),
+                timeout: snaptrade::TIMEOUT,
+            }),
+            config,
+            clock: parts.clock,
+            http: parts.http,
+            credentials: parts.credentials,
+            data_keys: parts.data_keys,
+            states: Mutex::new(HashMap::new()),
+        }
     }
 
     /// The function `function` as Lambda starts it: settings and AWS's credentials from the environment, secrets
@@ -148,7 +163,7 @@ impl App {
             }
         };
         let clock = Clock::system();
-        let http = transport::http_client()?;
+        let http = snaptrade::http_client()?;
         let secrets = aws::secrets_manager(&aws, http.clone(), config.secrets_manager_endpoint.as_ref());
         let parts = Parts {
             credentials: Arc::new(credentials(&config, &clock, secrets.clone())),
@@ -165,37 +180,11 @@ impl App {
             http,
             aws,
         };
-        let dynamodb = aws::dynamodb(
-            &parts.aws,
-            parts.http.clone(),
-            config.dynamodb_endpoint.as_ref(),
-            function,
-        );
-        let app = Self::with_dynamodb(function, config, parts, dynamodb.clone());
-        tokio::try_join!(
-            app.check_credentials(),
-            app.check_data_keys(needs),
-            warm(&dynamodb, &app.config.table_name),
-        )?;
+        let app = Self::new(function, config, parts);
+        let secrets = async { tokio::try_join!(app.check_credentials(), app.check_data_keys(needs)) };
+        let (checked, ()) = tokio::join!(secrets, app.warm());
+        checked?;
         Ok(app)
-    }
-
-    fn with_dynamodb(
-        function: &'static str,
-        config: Config,
-        parts: Parts,
-        dynamodb: aws_sdk_dynamodb::Client,
-    ) -> Self {
-        Self {
-            function,
-            store: Store::new(dynamodb, config.table_name.clone()),
-            config,
-            clock: parts.clock,
-            http: parts.http,
-            credentials: parts.credentials,
-            data_keys: parts.data_keys,
-            states: Mutex::new(HashMap::new()),
-        }
     }
 
     /// The function's name, as its package has it.
@@ -220,6 +209,12 @@ impl App {
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// The client of SnapTrade.
+    #[must_use]
+    pub fn snaptrade(&self) -> &snaptrade::Client {
+        &self.snaptrade
     }
 
     /// The client for outside calls.
@@ -250,6 +245,18 @@ impl App {
             .entry(TypeId::of::<T>())
             .or_insert_with(|| Arc::new(T::default()));
         Arc::clone(state).downcast().unwrap_or_default()
+    }
+
+    /// Opens the connection to the table, which costs a small function the better part of a second when the first
+    /// invocation has to do it. Whether the function may read does not matter for that.
+    async fn warm(&self) {
+        match tokio::time::timeout(WARMING_TIMEOUT, self.store.ping()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "the table could not be read while the function started")
+            }
+            Err(_) => tracing::warn!("the table did not answer while the function started"),
+        }
     }
 
     async fn check_credentials(&self) -> Result<(), StartError> {
@@ -318,21 +325,6 @@ fn not_for_this_function<T: Send + 'static>() -> Loader<T> {
             })
         })
     })
-}
-
-/// Opens the connection to the table, which costs a small function the better part of a second when the first
-/// invocation has to do it. Whether the function may read, and what, does not matter for that.
-async fn warm(dynamodb: &aws_sdk_dynamodb::Client, table: &str) -> Result<(), StartError> {
-    let read = dynamodb
-        .get_item()
-        .table_name(table)
-        .key("pk", AttributeValue::S("warm".to_owned()))
-        .key("sk", AttributeValue::S("warm".to_owned()))
-        .send();
-    if tokio::time::timeout(WARMING_TIMEOUT, read).await.is_err() {
-        tracing::warn!("the table did not answer while the function started");
-    }
-    Ok(())
 }
 
 #[cfg(test)]

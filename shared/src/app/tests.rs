@@ -165,7 +165,7 @@ async fn every_attempt_at_the_table_is_counted() {
     })
     .await;
     let endpoint = crate::config::BaseUrl::parse(&table).unwrap();
-    let http = transport::http_client().unwrap();
+    let http = snaptrade::http_client().unwrap();
     let client = aws::dynamodb(&AwsAccess::local("id"), http, Some(&endpoint), "status");
     let invocation = Invocation {
         request_id: "r".to_owned(),

@@ -1,8 +1,5 @@
-//! One HTTP client for everything that a process calls. AWS's clients use it too, so that there is one TLS stack, one
-//! list of trusted roots and one pool of connections.
-
-use std::sync::Arc;
-use std::time::Duration;
+//! Carries AWS's calls over the HTTP client that everything else uses, so that there is one TLS stack, one list of
+//! trusted roots and one pool of connections.
 
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
@@ -14,46 +11,6 @@ use aws_smithy_runtime_api::http::Headers;
 use aws_smithy_types::body::SdkBody;
 
 use crate::telemetry::{self, Service};
-
-/// How long it may take to reach a server, TLS included. A handshake costs a small function much of a second.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How long an unused connection is kept. AWS's services close theirs after about 20 seconds, and a frozen function
-/// does not see it.
-const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// The HTTP client could not be built.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the HTTP client could not be built: {0}")]
-pub struct TransportError(String);
-
-/// A client for all outside calls: rustls with ring, trusting the roots of `webpki-roots`, following no redirects.
-/// Cheap to clone; clones share their connections. It sets no time limit for a whole call, which is the caller's
-/// to set.
-///
-/// # Errors
-/// [`TransportError`] when TLS cannot be set up.
-pub fn http_client() -> Result<reqwest::Client, TransportError> {
-    let roots = rustls::RootCertStore {
-        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-    };
-    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| TransportError(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
-        .connect_timeout(CONNECT_TIMEOUT)
-        .pool_idle_timeout(POOL_IDLE_TIMEOUT)
-        .tcp_nodelay(true)
-        // A redirect would repeat a signed request elsewhere.
-        .redirect(reqwest::redirect::Policy::none())
-        .referer(false)
-        .no_proxy()
-        .build()
-        .map_err(|error| TransportError(error.to_string()))
-}
 
 /// Carries the requests of an AWS client over the process's HTTP client, and counts each attempt.
 #[derive(Debug, Clone)]

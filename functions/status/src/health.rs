@@ -1,0 +1,109 @@
+//! How the parts that Berth depends on are.
+
+use std::time::Duration;
+
+use berth::app::App;
+use berth::http::{Problem, Reply};
+use berth::secrets::SecretError;
+use berth::snaptrade::{self, ErrorKind};
+
+use jiff::Timestamp;
+use lambda_http::http::StatusCode;
+use serde_json::json;
+use tokio::sync::Mutex;
+
+use crate::VERSION;
+
+/// How long what was found out about an outside service is told on. The route is open to anyone, and each check
+/// costs one of the calls that SnapTrade allows.
+const KEPT_SECONDS: i64 = 60;
+
+/// How long one check may take.
+const TIMEOUT: Duration = Duration::from_secs(4);
+
+/// `ok`, or why not, in a word.
+type Word = &'static str;
+
+const OK: Word = "ok";
+
+/// The last check of SnapTrade. It is locked while one is made, so that callers at the same time share it.
+#[derive(Debug, Default)]
+struct LastCheck(Mutex<Option<(Timestamp, Word)>>);
+
+/// Checks everything that requests depend on and answers 200, or 503 when one part is broken.
+///
+/// # Errors
+/// None in practice; see [`Reply::json`].
+pub async fn check(app: &App) -> Result<Reply, Problem> {
+    let (store, secrets, snaptrade) = tokio::join!(store(app), secrets(app), snaptrade(app));
+    let healthy = [store, secrets, snaptrade].iter().all(|word| *word == OK);
+    let (status, word) = if healthy {
+        (StatusCode::OK, OK)
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
+    };
+    let body = json!({
+        "status": word,
+        "version": VERSION,
+        "checks": {"store": store, "secrets": secrets, "snaptrade": snaptrade},
+    });
+    let reply = Reply::json(status, &body)?;
+    Ok(if healthy { reply } else { reply.retry_after(60) })
+}
+
+async fn store(app: &App) -> Word {
+    match tokio::time::timeout(TIMEOUT, app.store().ping()).await {
+        Ok(Ok(())) => OK,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "the store is not healthy");
+            "unavailable"
+        }
+        Err(_) => "timeout",
+    }
+}
+
+async fn secrets(app: &App) -> Word {
+    let both = async { tokio::join!(app.credentials().get(), app.data_keys().get()) };
+    let error = match tokio::time::timeout(TIMEOUT, both).await {
+        Ok((Ok(_), Ok(_))) => return OK,
+        Ok((Err(error), _) | (_, Err(error))) => error,
+        Err(_) => return "timeout",
+    };
+    tracing::warn!(%error, "a secret is not healthy");
+    match error {
+        SecretError::Unavailable { .. } => "unavailable",
+        SecretError::Malformed { .. } => "malformed",
+    }
+}
+
+async fn snaptrade(app: &App) -> Word {
+    let kept = app.state::<LastCheck>();
+    let mut last = kept.0.lock().await;
+    let now = app.clock().now();
+    if let Some((at, word)) = *last
+        && (0..KEPT_SECONDS).contains(&now.duration_since(at).as_secs())
+    {
+        return word;
+    }
+    let client = app.snaptrade().once().with_timeout(TIMEOUT);
+    let word = match client.partner_info().await {
+        Ok(_) => OK,
+        Err(error) => {
+            tracing::warn!(%error, "SnapTrade is not healthy");
+            word_of(&error)
+        }
+    };
+    *last = Some((now, word));
+    word
+}
+
+fn word_of(error: &snaptrade::Error) -> Word {
+    match error.kind {
+        ErrorKind::CredentialsUnavailable => "no_credentials",
+        ErrorKind::Authentication | ErrorKind::Signature => "unauthorized",
+        ErrorKind::RateLimited { .. } => "rate_limited",
+        ErrorKind::Timeout => "timeout",
+        ErrorKind::Unreachable => "unreachable",
+        _ => "error",
+    }
+}
