@@ -1,5 +1,10 @@
 //! The SnapTrade sandbox, called over HTTP as its clients call it.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -817,6 +822,55 @@ async fn the_portal_can_be_left_reports_the_limit_and_expires() {
 }
 
 #[tokio::test]
+async fn a_broken_connection_is_repaired_by_reconnecting_in_the_portal() {
+    let api = Api::start().await;
+    let user = api.registered("ada").await;
+    let (connection, _) = api
+        .connect(json!({"user_id": "ada", "broker": "SCHWAB", "type": "read"}))
+        .await;
+    api.control(&format!("connections/{connection}/break"), json!({}))
+        .await;
+    let wish = json!({"reconnect": connection, "connectionType": "trade", "darkMode": true, "showCloseButton": false});
+    let link = api.login(&user, wish).await.body["redirectURI"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let (_, _, page) = api.page(&link).await;
+    assert!(page.contains("Reconnect") && page.contains("class=\"dark\"") && !page.contains("cancel"));
+    assert_eq!(page.matches("type=\"radio\"").count(), 1);
+    let (status, _, done) = api
+        .press(&page, &[("action", "connect"), ("broker", "SCHWAB")])
+        .await;
+    assert_eq!(status, 200);
+    assert!(done.contains("connected"));
+    let shown = api.get("/authorizations", &user).await.body;
+    assert_eq!(shown.as_array().unwrap().len(), 1);
+    assert_eq!(
+        (&shown[0]["disabled"], &shown[0]["type"]),
+        (&json!(false), &json!("trade"))
+    );
+}
+
+#[tokio::test]
+async fn accounts_have_no_data_until_their_first_sync() {
+    let api = Api::start().await;
+    let user = api.registered("ada").await;
+    api.set(json!({"sync_delay_ms": 30_000})).await;
+    let (_, accounts) = api.connect(json!({"user_id": "ada"})).await;
+    let balances = format!("/accounts/{}/balances", accounts[0]);
+    let early = api.get(&balances, &user).await;
+    assert_eq!((early.status, &early.body["code"]), (503, &json!("3002")));
+    let listed = api.get("/accounts", &user).await.body;
+    assert_eq!(
+        listed[0]["sync_status"]["holdings"]["initial_sync_completed"],
+        false
+    );
+    assert_eq!(listed[0]["balance"]["total"], Value::Null);
+    api.clock.advance(31);
+    assert_eq!(api.get(&balances, &user).await.status, 200);
+}
+
+#[tokio::test]
 async fn a_login_with_a_wrong_wish_is_refused() {
     let api = Api::start().await;
     let user = api.registered("ada").await;
@@ -891,6 +945,46 @@ async fn an_order_is_previewed_placed_and_cancelled() {
         )
         .await;
     assert_eq!(orders.body.as_array().unwrap().len(), 1);
+
+    let mut other = form.clone();
+    other["order_type"] = json!("Limit");
+    other["price"] = json!("90");
+    let waiting = api
+        .call(Method::POST, "/trade/place", &user, Some(other))
+        .await
+        .body;
+    let terms = json!({"brokerage_order_id": waiting["brokerage_order_id"], "action": "BUY", "order_type": "Limit",
+        "time_in_force": "GTC", "price": 95, "units": 1});
+    let path = format!("/accounts/{}/trading/replace", accounts[0]);
+    let replaced = api.call(Method::POST, &path, &user, Some(terms)).await;
+    assert_eq!(
+        (replaced.status, &replaced.body["total_quantity"]),
+        (200, &json!("1"))
+    );
+    let open = format!("{user}&state=open");
+    let open = api
+        .get(&format!("/accounts/{}/orders/v2", accounts[0]), &open)
+        .await
+        .body;
+    assert_eq!(open["orders"].as_array().unwrap().len(), 1);
+    assert_eq!(open["orders"][0]["legs"][0]["instrument"]["symbol"], "AAPL");
+    let all = api
+        .get(&format!("/accounts/{}/orders/all", accounts[0]), &user)
+        .await
+        .body;
+    assert_eq!(
+        all["results"][3]["order_type"],
+        json!({"kind": "limit", "limit_price": "95"})
+    );
+    let complex = api
+        .call(
+            Method::POST,
+            &format!("/accounts/{}/trading/complex", accounts[0]),
+            &user,
+            None,
+        )
+        .await;
+    assert_eq!((complex.status, &complex.body["code"]), (403, &json!("1141")));
 
     let mut dear = form;
     dear["units"] = json!(100_000);

@@ -1,4 +1,4 @@
-//! Accounts and their data: balances, positions, orders, activities, returns and quotes.
+//! Accounts and their data: balances, positions, activities, returns and quotes.
 
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -74,58 +74,6 @@ pub(super) fn positions(call: &Call<'_>) -> Result<Value, Refusal> {
             "results": account.positions,
             "data_freshness": {"as_of": moment(account.holdings_synced_at.unwrap_or(now))},
         }))
-    })
-}
-
-/// `GET /accounts/{id}/orders`
-pub(super) fn orders(call: &Call<'_>) -> Result<Value, Refusal> {
-    let days = call.query.number("days", 30)?;
-    if !(1..=90).contains(&days) {
-        return Err(Refusal::InvalidInput("days has to be from 1 to 90.".to_owned()));
-    }
-    let wanted: fn(&Value) -> bool = match call.query.get("state").unwrap_or("all") {
-        "all" => |_| true,
-        "open" => is_open,
-        "executed" => is_executed,
-        other => {
-            return Err(Refusal::InvalidInput(format!(
-                "\"{other}\" is not a valid state."
-            )));
-        }
-    };
-    with_data(call, |account, now| {
-        let since = days_before(now, i64::try_from(days).unwrap_or(90));
-        Ok((account.orders.iter())
-            .filter(|order| placed_after(order, since) && wanted(order))
-            .cloned()
-            .collect())
-    })
-}
-
-/// `GET /accounts/{id}/recentOrders`: those of the last 24 hours.
-pub(super) fn recent_orders(call: &Call<'_>) -> Result<Value, Refusal> {
-    let all = call
-        .query
-        .get("only_executed")
-        .is_some_and(|text| text.eq_ignore_ascii_case("false"));
-    with_data(call, |account, now| {
-        let since = days_before(now, 1);
-        let orders: Value = (account.orders.iter())
-            .filter(|order| placed_after(order, since) && (all || is_executed(order)))
-            .cloned()
-            .collect();
-        Ok(json!({"orders": orders}))
-    })
-}
-
-/// `POST /accounts/{id}/orders/details`
-pub(super) fn order_detail(call: &Call<'_>) -> Result<Value, Refusal> {
-    let wanted = call.required_text("brokerage_order_id")?;
-    with_data(call, |account, _| {
-        (account.orders.iter())
-            .find(|order| order.get("brokerage_order_id").and_then(Value::as_str) == Some(wanted))
-            .cloned()
-            .ok_or(Refusal::NotFound)
     })
 }
 
@@ -233,8 +181,8 @@ pub(super) fn symbols(call: &Call<'_>) -> Result<Value, Refusal> {
     })
 }
 
-/// The rates of return for the timeframes that a query asks for. They are the sandbox's own invention, always the
-/// same for the same timeframe.
+/// The rates of return for the timeframes that a query asks for. They are the sandbox's own invention, always
+/// the same for the same timeframe.
 pub(super) fn rates(query: &Query, now: Timestamp) -> Value {
     const RATES: [(&str, f64); 6] = [
         ("ALL", 18.42),
@@ -267,7 +215,7 @@ fn with_account(
 }
 
 /// Looks at an account's data once there is some. A disabled connection keeps serving what it has.
-fn with_data(
+pub(super) fn with_data(
     call: &Call<'_>,
     look: impl FnOnce(&Account, Timestamp) -> Result<Value, Refusal>,
 ) -> Result<Value, Refusal> {
@@ -280,37 +228,8 @@ fn with_data(
     })
 }
 
-/// Whether an order waits at the broker.
-pub(super) fn is_open(order: &Value) -> bool {
-    let status = order.get("status").and_then(Value::as_str).unwrap_or_default();
-    matches!(
-        status,
-        "NONE"
-            | "PENDING"
-            | "ACCEPTED"
-            | "PARTIAL"
-            | "QUEUED"
-            | "TRIGGERED"
-            | "ACTIVATED"
-            | "CANCEL_PENDING"
-            | "REPLACE_PENDING"
-            | "PENDING_RISK_REVIEW"
-            | "CONTINGENT_ORDER"
-    )
-}
-
-fn is_executed(order: &Value) -> bool {
-    let status = order.get("status").and_then(Value::as_str).unwrap_or_default();
-    matches!(status, "EXECUTED" | "PARTIAL")
-}
-
-fn placed_after(order: &Value, since: Timestamp) -> bool {
-    // A time that cannot be read is no reason to hide an order that a test has set.
-    instant(order.get("time_placed")).is_none_or(|placed| placed >= since)
-}
-
 /// A time in any of the spellings that SnapTrade uses.
-fn instant(value: Option<&Value>) -> Option<Timestamp> {
+pub(super) fn instant(value: Option<&Value>) -> Option<Timestamp> {
     let text = value?.as_str()?;
     (text.parse().ok()).or_else(|| {
         let date: Date = text.get(..10)?.parse().ok()?;

@@ -6,7 +6,8 @@ use http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
-/// Why SnapTrade does not do what it was asked. Each variant is one body that the real service is known to send.
+/// Why SnapTrade does not do what it was asked. Each variant is one body that the real service is known to
+/// send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// 401: no credentials where they were expected.
@@ -37,6 +38,8 @@ pub(super) enum Refusal {
     LimitReached,
     /// 403: the connection does not allow this.
     Forbidden,
+    /// 403: a feature that this client has not been given.
+    NotEnabled,
     /// 402: the connection is disabled.
     ConnectionDisabled,
     /// 402: the connection was disabled before.
@@ -72,7 +75,7 @@ impl Refusal {
             Self::UnreadableBody | Self::UserExists(_) | Self::InvalidInput(_) => StatusCode::BAD_REQUEST,
             Self::NotFound | Self::UnknownPath => StatusCode::NOT_FOUND,
             Self::UnknownMethod(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::LimitReached | Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::LimitReached | Self::Forbidden | Self::NotEnabled => StatusCode::FORBIDDEN,
             Self::ConnectionDisabled | Self::AlreadyDisabled => StatusCode::PAYMENT_REQUIRED,
             Self::NotSynced => StatusCode::SERVICE_UNAVAILABLE,
             Self::RefreshedTooRecently { .. } | Self::Throttled { .. } => StatusCode::TOO_MANY_REQUESTS,
@@ -95,6 +98,7 @@ impl Refusal {
             Self::NotFound => Some("1011"),
             Self::InvalidInput(_) => Some("1012"),
             Self::Forbidden => Some("1066"),
+            Self::NotEnabled => Some("1141"),
             // The code that goes with a stale time stamp is not known; it is a fault of what was signed.
             Self::InvalidTimestamp | Self::InvalidSignature | Self::UnreadableBody => Some("1076"),
             Self::InvalidClient | Self::InvalidUser => Some("1083"),
@@ -130,6 +134,7 @@ impl Refusal {
                 "Connection Limit Reached. You have reached the maximum number of connections."
             }
             Self::Forbidden => "You do not have permission to perform this action.",
+            Self::NotEnabled => "Feature is not enabled for this customer or this connection",
             Self::ConnectionDisabled => {
                 "Unable to sync with brokerage account because the connection is disabled."
             }

@@ -86,8 +86,9 @@ pub(super) fn check_client(
     }
 }
 
-/// Official clients sign a text that is not ASCII in two ways: the Python one with `\u` escapes, the TypeScript one
-/// as it is. A third reading, the body exactly as it came, forgives clients that format a number in a way of their own.
+/// Official clients sign a text that is not ASCII in two ways: the Python one with `\u` escapes, the
+/// TypeScript one as it is. A third reading, the body exactly as it came, forgives clients that format a
+/// number in a way of their own.
 fn is_signed(request: Signed<'_>, consumer_key: &SecretString, given: &str) -> bool {
     if signature::verify(consumer_key, request.content, request.path, request.query, given) {
         return true;

@@ -164,16 +164,17 @@ impl Brokerage {
 
     /// Its rows in `GET /brokerageAuthorizationTypes`.
     pub(super) fn authorization_types(&self) -> Vec<Value> {
-        let types: &[&str] = if self.allows_trading {
-            &["read", "trade"]
+        let types: &[(&str, char)] = if self.allows_trading {
+            &[("read", '1'), ("trade", '2')]
         } else {
-            &["read"]
+            &[("read", '1')]
         };
         types
             .iter()
-            .map(|kind| {
+            .map(|(kind, digit)| {
                 json!({
-                    "id": format!("{}{}", self.id.get(..35).unwrap_or_default(), if *kind == "read" { '1' } else { '2' }),
+                    // The brokerage's own id with another last digit.
+                    "id": format!("{}{digit}", self.id.get(..35).unwrap_or_default()),
                     "type": kind,
                     "auth_type": self.auth_type,
                     "brokerage": {"id": self.id, "name": self.name, "slug": self.slug},

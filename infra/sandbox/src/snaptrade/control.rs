@@ -1,4 +1,18 @@
 //! The control calls under `/__sandbox/`, by which tests and demonstrations change what the sandbox does.
+//!
+//! | call | does |
+//! |---|---|
+//! | `POST reset` | forgets everything; settings return to their defaults, webhooks go where they went at the start |
+//! | `GET requests`, `DELETE requests` | lists or forgets the API requests received |
+//! | `POST faults` | queues or clears faults; see [`super::faults`] |
+//! | `GET settings`, `POST settings` | shows or changes the settings; see [`super::settings`] |
+//! | `POST connect` | connects a brokerage for a user |
+//! | `POST connections/{id}/break`, `/fix`, `/delete` | changes a connection at once, whatever the delay of deletions |
+//! | `POST holdings/{account_id}` | sets what an account holds |
+//! | `GET webhooks` | lists the events sent, without their bodies |
+//! | `POST webhooks/replay` | sends an event again |
+//!
+//! Those that lead to webhooks answer once each was sent for the first time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -119,8 +133,8 @@ async fn change_settings(State(shared): State<Arc<Shared>>, body: Bytes) -> Cont
     Ok(Json(shared.settings_shown()))
 }
 
-/// Does what the user would in the portal. A type that is named is given even where the brokerage cannot trade; where
-/// none is named, the connection trades where the brokerage can.
+/// Does what the user would in the portal. A type that is named is given even where the brokerage cannot
+/// trade; where none is named, the connection trades where the brokerage can.
 async fn connect(State(shared): State<Arc<Shared>>, body: Bytes) -> Control {
     let wanted = object(&body)?;
     let named = text(&wanted, "user_id")?.ok_or_else(|| Fault::input("`user_id` has to name a user."))?;

@@ -44,8 +44,8 @@ struct Waiting {
 const EVERY: &str = "*";
 
 impl Faults {
-    /// Queues the fault that a control call describes, or clears those of its operation where `times` is 0. `known`
-    /// tells whether any operation bears a name.
+    /// Queues the fault that a control call describes, or clears those of its operation where `times` is 0.
+    /// `known` tells whether any operation bears a name.
     ///
     /// # Errors
     /// A sentence that says what of the description is wrong.
@@ -104,8 +104,8 @@ impl Faults {
         Ok(())
     }
 
-    /// Takes the fault for a call that bears any of these normal names: the oldest one of its operation, else the
-    /// oldest one of every operation.
+    /// Takes the fault for a call that bears any of these normal names: the oldest one of its operation, else
+    /// the oldest one of every operation.
     pub(super) fn take(&mut self, names: &[String]) -> Option<Fault> {
         let named = (self.0.iter()).position(|waiting| names.contains(&waiting.operation));
         let at = named.or_else(|| self.0.iter().position(|waiting| waiting.operation == EVERY))?;
@@ -125,8 +125,8 @@ impl Faults {
 }
 
 /// One spelling for the many of an operation's name: `registerUser`, `registerSnapTradeUser`,
-/// `Authentication_registerSnapTradeUser`, `register_snap_trade_user` and `/snapTrade/registerUser` are the same.
-/// Placeholders at the end of a path are passed over.
+/// `Authentication_registerSnapTradeUser`, `register_snap_trade_user` and `/snapTrade/registerUser` are the
+/// same. Placeholders at the end of a path are passed over.
 pub(super) fn normal(name: &str) -> String {
     let last = (name.rsplit('/'))
         .find(|segment| !segment.is_empty() && !segment.starts_with('{'))
@@ -142,8 +142,8 @@ pub(super) fn normal(name: &str) -> String {
     letters.replace("snaptrade", "")
 }
 
-/// The answer to a call that fails with a status, in SnapTrade's words. `for_user` tells whether the call was made
-/// with a user's secret, which is what a 401 is about then.
+/// The answer to a call that fails with a status, in SnapTrade's words. `for_user` tells whether the call was
+/// made with a user's secret, which is what a 401 is about then.
 pub(super) fn failed(status: StatusCode, for_user: bool) -> Response {
     let (code, detail) = match status.as_u16() {
         400 => ("1012", "Invalid input"),

@@ -41,15 +41,16 @@ pub(super) struct Account {
 type Lot = (&'static str, &'static str, &'static str);
 
 impl Account {
-    /// The accounts that a brokerage login brings along, with something in them. For the same customer and brokerage
-    /// they always have the same numbers. Their data is there from `syncs_at` on.
+    /// The accounts that a brokerage login brings along, with something in them. For the same customer and
+    /// brokerage they always have the same numbers. Their data is there from `syncs_at` on.
     pub(super) fn opened(
         connection: &Connection,
         brokerage: &Brokerage,
         now: Timestamp,
         syncs_at: Timestamp,
     ) -> Vec<Self> {
-        // What follows the tilde tells one registration from the next; the customer of the brokerage is the same.
+        // What follows the tilde tells one registration from the next; the customer of the brokerage is the
+        // same.
         let customer = connection.user_id.split('~').next().unwrap_or_default();
         let open = |name: &str, raw_type: &str, currency: &str, cash: &str, lots: &[Lot]| {
             let seed = format!("{customer}/{}/{name}", brokerage.slug);
@@ -155,8 +156,8 @@ impl Account {
         })
     }
 
-    /// In the shape of `GET /connections/{id}/accounts` and `GET /accounts/all`. The number stands there masked, and
-    /// plain under its older name for clients of an older description.
+    /// In the shape of `GET /connections/{id}/accounts` and `GET /accounts/all`. The number stands there
+    /// masked, and plain under its older name for clients of an older description.
     pub(super) fn shown_by_kind(&self) -> Value {
         let last_four = self
             .number

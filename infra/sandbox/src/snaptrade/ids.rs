@@ -24,10 +24,11 @@ pub(super) fn token() -> String {
     random().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Digits that are always the same for the same `seed`, as an institution's account number is for one customer.
-/// At most 19 of them.
+/// Digits that are always the same for the same `seed`, as an institution's account number is for one
+/// customer. At most 19 of them.
 pub(super) fn digits(seed: &str, count: usize) -> String {
-    // FNV-1a: the standard library's hashers may change between releases, and a number must survive a restart.
+    // FNV-1a: the standard library's hashers may change between releases, and a number must survive a
+    // restart.
     let hash = seed.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });

@@ -1,12 +1,12 @@
 //! A stand-in for api.snaptrade.com.
 //!
-//! It answers as the real service does, as far as that is known from its OpenAPI file, its guides, its published
-//! clients and observed answers: every signature and time stamp is checked, users are deleted asynchronously, signed
-//! webhooks are sent and tried again, and a connection portal can be clicked through. SnapTrade's official clients
-//! work against it unchanged but for the host.
+//! It answers as the real service does, as far as that is known from its OpenAPI file, its guides, its
+//! published clients and observed answers: every signature and time stamp is checked, users are deleted
+//! asynchronously, signed webhooks are sent and tried again, and a connection portal can be clicked through.
+//! SnapTrade's official clients work against it unchanged but for the host.
 //!
-//! Control calls under `/__sandbox/` change what it does; see `control`. Its state survives a restart where it is
-//! given a file; faults and the journal of requests do not.
+//! Control calls under `/__sandbox/` change what it does; see `control`. Its state survives a restart where
+//! it is given a file; faults and the journal of requests do not.
 
 mod accounts;
 mod answer;
@@ -19,6 +19,7 @@ mod holdings;
 mod ids;
 mod journal;
 mod operations;
+mod orders;
 mod portal;
 mod rate;
 mod reference;
@@ -30,6 +31,7 @@ mod users;
 mod webhooks;
 mod world;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,7 +83,6 @@ pub enum StartError {
 }
 
 /// A running sandbox. It stops when it is dropped; [`Sandbox::shutdown`] lets answers under way finish first.
-#[derive(Debug)]
 pub struct Sandbox {
     shared: Arc<Shared>,
     server: JoinHandle<()>,
@@ -138,14 +139,23 @@ impl Sandbox {
         held(&self.shared.journal).clear();
     }
 
-    /// Stops: no new requests are taken, those under way are answered, and those that were never to be answered are
-    /// broken off.
+    /// Stops: no new requests are taken, those under way are answered, and those that were never to be
+    /// answered are broken off.
     pub async fn shutdown(mut self) {
         self.shared.stopping.send_replace(true);
         if tokio::time::timeout(STOP_WITHIN, &mut self.server).await.is_err() {
             self.server.abort();
         }
         self.shared.stop_tasks();
+    }
+}
+
+impl fmt::Debug for Sandbox {
+    /// Shows the address only: the state holds users' secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sandbox")
+            .field("base_url", &self.shared.base_url)
+            .finish_non_exhaustive()
     }
 }
 

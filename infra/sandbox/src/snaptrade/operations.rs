@@ -10,7 +10,7 @@ use super::answer::Refusal;
 use super::auth::Query;
 use super::faults::normal;
 use super::shared::Shared;
-use super::{accounts, connections, reference, trading, users};
+use super::{accounts, connections, orders, reference, trading, users};
 
 /// Who may call an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,6 @@ pub(super) enum Scope {
 }
 
 /// A request whose sender was checked.
-#[derive(Debug)]
 pub(super) struct Call<'a> {
     pub(super) shared: &'a Arc<Shared>,
     /// The values of the path's placeholders, in order.
@@ -127,7 +126,13 @@ fn gone(_: &Call<'_>) -> Result<Value, Refusal> {
     Err(Refusal::Gone)
 }
 
+/// An endpoint that has to be enabled for a client first.
+fn not_enabled(_: &Call<'_>) -> Result<Value, Refusal> {
+    Err(Refusal::NotEnabled)
+}
+
 /// Paths without placeholders stand before those with one in the same place.
+#[rustfmt::skip]
 static OPERATIONS: &[Operation] = {
     use Scope::{Client, Open, User};
     const GET: Method = Method::GET;
@@ -136,310 +141,75 @@ static OPERATIONS: &[Operation] = {
     const DELETE: Method = Method::DELETE;
     &[
         op(GET, "/", "check", Open, reference::check),
-        op(
-            POST,
-            "/snapTrade/registerUser",
-            "registerSnapTradeUser",
-            Client,
-            users::register,
-        ),
-        op(
-            DELETE,
-            "/snapTrade/deleteUser",
-            "deleteSnapTradeUser",
-            Client,
-            users::delete,
-        ),
-        op(
-            GET,
-            "/snapTrade/listUsers",
-            "listSnapTradeUsers",
-            Client,
-            users::list,
-        ),
+        op(POST, "/snapTrade/registerUser", "registerSnapTradeUser", Client, users::register),
+        op(DELETE, "/snapTrade/deleteUser", "deleteSnapTradeUser", Client, users::delete),
+        op(GET, "/snapTrade/listUsers", "listSnapTradeUsers", Client, users::list),
         op(POST, "/snapTrade/login", "loginSnapTradeUser", User, users::login),
-        op(
-            POST,
-            "/snapTrade/resetUserSecret",
-            "resetSnapTradeUserSecret",
-            Client,
-            users::reset_secret,
-        ),
-        op(
-            GET,
-            "/snapTrade/partners",
-            "getPartnerInfo",
-            Client,
-            reference::partner,
-        ),
+        op(POST, "/snapTrade/resetUserSecret", "resetSnapTradeUserSecret", Client, users::reset_secret),
+        op(GET, "/snapTrade/partners", "getPartnerInfo", Client, reference::partner),
         op(GET, "/management/stats", "getStats", Client, reference::stats),
-        op(
-            GET,
-            "/snapTrade/stats",
-            "getPartnerStats",
-            Client,
-            reference::stats,
-        ),
-        op(
-            GET,
-            "/authorizations",
-            "listBrokerageAuthorizations",
-            User,
-            connections::list,
-        ),
-        op(
-            GET,
-            "/authorizations/{}",
-            "detailBrokerageAuthorization",
-            User,
-            connections::detail,
-        ),
-        op(
-            DELETE,
-            "/authorizations/{}",
-            "removeBrokerageAuthorization",
-            User,
-            gone,
-        ),
-        op(
-            POST,
-            "/authorizations/{}/refresh",
-            "refreshBrokerageAuthorization",
-            User,
-            connections::refresh,
-        ),
-        op(
-            POST,
-            "/authorizations/{}/transactions/sync",
-            "syncBrokerageAuthorizationTransactions",
-            User,
-            connections::sync_transactions,
-        ),
-        op(
-            POST,
-            "/authorizations/{}/disable",
-            "disableBrokerageAuthorization",
-            User,
-            connections::disable,
-        ),
-        op(
-            GET,
-            "/authorizations/{}/accounts",
-            "listBrokerageAuthorizationAccounts",
-            User,
-            connections::accounts,
-        ),
-        op(
-            GET,
-            "/authorizations/{}/returnRates",
-            "returnRates",
-            User,
-            connections::return_rates,
-        ),
-        op(
-            GET,
-            "/connections/{}/accounts",
-            "listConnectionAccounts",
-            User,
-            connections::accounts_by_kind,
-        ),
-        op(
-            DELETE,
-            "/connection/{}",
-            "deleteConnection",
-            User,
-            connections::delete,
-        ),
+        op(GET, "/snapTrade/stats", "getPartnerStats", Client, reference::stats),
+        op(GET, "/authorizations", "listBrokerageAuthorizations", User, connections::list),
+        op(GET, "/authorizations/{}", "detailBrokerageAuthorization", User, connections::detail),
+        op(DELETE, "/authorizations/{}", "removeBrokerageAuthorization", User, gone),
+        op(POST, "/authorizations/{}/refresh", "refreshBrokerageAuthorization", User, connections::refresh),
+        op(POST, "/authorizations/{}/transactions/sync", "syncBrokerageAuthorizationTransactions", User, connections::sync_transactions),
+        op(POST, "/authorizations/{}/disable", "disableBrokerageAuthorization", User, connections::disable),
+        op(GET, "/authorizations/{}/accounts", "listBrokerageAuthorizationAccounts", User, connections::accounts),
+        op(GET, "/authorizations/{}/returnRates", "returnRates", User, connections::return_rates),
+        op(GET, "/connections/{}/accounts", "listConnectionAccounts", User, connections::accounts_by_kind),
+        op(DELETE, "/connection/{}", "deleteConnection", User, connections::delete),
         op(GET, "/accounts", "listUserAccounts", User, accounts::list),
-        op(
-            GET,
-            "/accounts/all",
-            "listAllUserAccounts",
-            User,
-            accounts::list_by_kind,
-        ),
-        op(
-            GET,
-            "/accounts/{}",
-            "getUserAccountDetails",
-            User,
-            accounts::detail,
-        ),
+        op(GET, "/accounts/all", "listAllUserAccounts", User, accounts::list_by_kind),
+        op(GET, "/accounts/{}", "getUserAccountDetails", User, accounts::detail),
         op(PUT, "/accounts/{}", "updateUserAccount", User, accounts::update),
-        op(
-            GET,
-            "/accounts/{}/details",
-            "getAccountDetails",
-            User,
-            accounts::detail_by_kind,
-        ),
-        op(
-            GET,
-            "/accounts/{}/balances",
-            "getUserAccountBalance",
-            User,
-            accounts::balances,
-        ),
-        op(
-            GET,
-            "/accounts/{}/balances/v2",
-            "getAccountBalancesV2",
-            User,
-            accounts::balances_v2,
-        ),
-        op(
-            GET,
-            "/accounts/{}/positions/all",
-            "getAllAccountPositions",
-            User,
-            accounts::positions,
-        ),
-        op(
-            GET,
-            "/accounts/{}/orders",
-            "getUserAccountOrders",
-            User,
-            accounts::orders,
-        ),
-        op(
-            GET,
-            "/accounts/{}/recentOrders",
-            "getUserAccountRecentOrders",
-            User,
-            accounts::recent_orders,
-        ),
-        op(
-            POST,
-            "/accounts/{}/orders/details",
-            "getUserAccountOrderDetail",
-            User,
-            accounts::order_detail,
-        ),
-        op(
-            GET,
-            "/accounts/{}/activities",
-            "getAccountActivities",
-            User,
-            accounts::activities,
-        ),
-        op(
-            GET,
-            "/accounts/{}/balanceHistory",
-            "getAccountBalanceHistory",
-            User,
-            accounts::balance_history,
-        ),
-        op(
-            GET,
-            "/accounts/{}/returnRates",
-            "getUserAccountReturnRates",
-            User,
-            accounts::return_rates,
-        ),
-        op(
-            GET,
-            "/accounts/{}/quotes",
-            "getUserAccountQuotes",
-            User,
-            accounts::quotes,
-        ),
-        op(
-            POST,
-            "/accounts/{}/symbols",
-            "symbolSearchUserAccount",
-            User,
-            accounts::symbols,
-        ),
-        op(
-            POST,
-            "/accounts/{}/trading/cancel",
-            "cancelOrder",
-            User,
-            trading::cancel,
-        ),
+        op(GET, "/accounts/{}/details", "getAccountDetails", User, accounts::detail_by_kind),
+        op(GET, "/accounts/{}/balances", "getUserAccountBalance", User, accounts::balances),
+        op(GET, "/accounts/{}/balances/v2", "getAccountBalancesV2", User, accounts::balances_v2),
+        op(GET, "/accounts/{}/positions/all", "getAllAccountPositions", User, accounts::positions),
+        op(GET, "/accounts/{}/orders", "getUserAccountOrders", User, orders::list),
+        op(GET, "/accounts/{}/recentOrders", "getUserAccountRecentOrders", User, orders::recent),
+        op(POST, "/accounts/{}/orders/details", "getUserAccountOrderDetail", User, orders::detail),
+        op(GET, "/accounts/{}/activities", "getAccountActivities", User, accounts::activities),
+        op(GET, "/accounts/{}/balanceHistory", "getAccountBalanceHistory", User, accounts::balance_history),
+        op(GET, "/accounts/{}/returnRates", "getUserAccountReturnRates", User, accounts::return_rates),
+        op(GET, "/accounts/{}/quotes", "getUserAccountQuotes", User, accounts::quotes),
+        op(POST, "/accounts/{}/symbols", "symbolSearchUserAccount", User, accounts::symbols),
+        op(GET, "/accounts/{}/orders/v2", "getUserAccountOrdersV2", User, orders::list_v2),
+        op(GET, "/accounts/{}/orders/all", "getAllAccountOrders", User, orders::list_by_kind),
+        op(GET, "/accounts/{}/recentOrders/v2", "getUserAccountRecentOrdersV2", User, orders::recent_v2),
+        op(GET, "/accounts/{}/orders/details/v2/{}", "getUserAccountOrderDetailV2", User, orders::detail_v2),
+        op(POST, "/accounts/{}/trading/replace", "replaceOrder", User, trading::replace),
+        op(POST, "/accounts/{}/trading/cancel", "cancelOrder", User, trading::cancel),
         op(POST, "/trade/impact", "getOrderImpact", User, trading::impact),
-        op(
-            POST,
-            "/trade/place",
-            "placeForceOrder",
-            User,
-            trading::place_unchecked,
-        ),
+        op(POST, "/trade/place", "placeForceOrder", User, trading::place_unchecked),
         op(POST, "/trade/{}", "placeOrder", User, trading::place_checked),
         op(POST, "/symbols", "getSymbols", Client, reference::search_symbols),
-        op(
-            GET,
-            "/symbols/{}",
-            "getSymbolsByTicker",
-            Client,
-            reference::symbol,
-        ),
-        op(
-            GET,
-            "/brokerages",
-            "listAllBrokerages",
-            Client,
-            reference::brokerages,
-        ),
-        op(
-            GET,
-            "/brokerages/{}/instruments",
-            "listAllBrokerageInstruments",
-            Client,
-            reference::instruments,
-        ),
-        op(
-            GET,
-            "/brokerageAuthorizationTypes",
-            "listAllBrokerageAuthorizationType",
-            Client,
-            reference::authorization_types,
-        ),
-        op(
-            GET,
-            "/institutions",
-            "listInstitutions",
-            Open,
-            reference::institutions,
-        ),
-        op(
-            GET,
-            "/exchanges",
-            "getStockExchanges",
-            Client,
-            reference::exchanges,
-        ),
+        op(GET, "/symbols/{}", "getSymbolsByTicker", Client, reference::symbol),
+        op(GET, "/brokerages", "listAllBrokerages", Client, reference::brokerages),
+        op(GET, "/brokerages/{}/instruments", "listAllBrokerageInstruments", Client, reference::instruments),
+        op(GET, "/brokerageAuthorizationTypes", "listAllBrokerageAuthorizationType", Client, reference::authorization_types),
+        op(GET, "/institutions", "listInstitutions", Open, reference::institutions),
+        op(GET, "/exchanges", "getStockExchanges", Client, reference::exchanges),
+        // What the sandbox's client has not been given.
+        op(GET, "/snapTrade/tradeDetection/subscriptions", "listSubscriptions", Client, not_enabled),
+        op(POST, "/snapTrade/tradeDetection/subscriptions", "addSubscription", User, not_enabled),
+        op(POST, "/snapTrade/tradeDetection/subscriptions/cancel", "cancelSubscription", Client, not_enabled),
+        op(POST, "/accounts/{}/trading/complex", "placeComplexOrder", User, not_enabled),
+        op(POST, "/accounts/{}/trading/simple", "placeSimpleOrder", User, not_enabled),
+        op(POST, "/accounts/{}/trading/options", "placeMlegOrder", User, not_enabled),
+        op(POST, "/accounts/{}/trading/options/impact", "getOptionImpact", User, not_enabled),
+        op(POST, "/accounts/{}/trading/crypto", "placeCryptoOrder", User, not_enabled),
+        op(POST, "/accounts/{}/trading/crypto/preview", "previewCryptoOrder", User, not_enabled),
+        op(GET, "/accounts/{}/trading/instruments/cryptocurrencyPairs", "searchCryptocurrencyPairInstruments", User, not_enabled),
+        op(GET, "/accounts/{}/trading/instruments/cryptocurrencyPairs/{}/quote", "getCryptocurrencyPairQuote", User, not_enabled),
         // Endpoints that new clients no longer have.
         op(GET, "/accounts/{}/holdings", "getUserHoldings", User, gone),
-        op(
-            GET,
-            "/accounts/{}/positions",
-            "getUserAccountPositions",
-            User,
-            gone,
-        ),
+        op(GET, "/accounts/{}/positions", "getUserAccountPositions", User, gone),
         op(GET, "/accounts/{}/options", "listOptionHoldings", User, gone),
-        op(
-            GET,
-            "/accounts/{}/quotes/options",
-            "getUserAccountOptionQuotes",
-            User,
-            gone,
-        ),
-        op(
-            POST,
-            "/accounts/{}/orders/cancel",
-            "cancelUserAccountOrder",
-            User,
-            gone,
-        ),
-        op(
-            POST,
-            "/accounts/{}/trading/bracket",
-            "placeBracketOrder",
-            User,
-            gone,
-        ),
+        op(GET, "/accounts/{}/quotes/options", "getUserAccountOptionQuotes", User, gone),
+        op(POST, "/accounts/{}/orders/cancel", "cancelUserAccountOrder", User, gone),
+        op(POST, "/accounts/{}/trading/bracket", "placeBracketOrder", User, gone),
         op(GET, "/holdings", "getAllUserHoldings", User, gone),
         op(GET, "/activities", "getActivities", User, gone),
         op(GET, "/performance/custom", "getReportingCustomRange", User, gone),
@@ -477,8 +247,8 @@ pub(super) fn is_name(name: &str) -> bool {
 }
 
 impl Operation {
-    /// The normal names that a fault may call it by: its operationId, that id without the words that SnapTrade puts
-    /// around its heart, and the last fixed segments of its path.
+    /// The normal names that a fault may call it by: its operationId, that id without the words that
+    /// SnapTrade puts around its heart, and the last fixed segments of its path.
     pub(super) fn names(&self) -> impl Iterator<Item = String> {
         let mut segments = self
             .path

@@ -42,8 +42,8 @@ pub(super) enum ConnectionWish {
     TradeIfAvailable,
 }
 
-/// A visit to the portal, from the link on.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// A visit to the portal, from the link on. Its token is not to be printed.
+#[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Session {
     pub(super) id: String,
     token: String,
@@ -161,7 +161,8 @@ async fn open(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> R
     }
 }
 
-/// The form: connects the brokerage that was picked, or leaves.
+/// The form: connects the brokerage that was picked, or leaves. Whoever is to be sent back is sent back at
+/// once, as with `immediateRedirect` at the real portal, which otherwise shows one more page first.
 async fn submit(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
     let form = Query::parse(&String::from_utf8_lossy(&body));
     let outcome = shared.change(|world, now| act(world, &form, now));
@@ -396,8 +397,8 @@ cursor:pointer}\
 a{color:var(--lead)}a.button{color:var(--lead-ink)}\
 .alert{padding:.75rem;border-radius:.5rem;background:var(--warn-ground);color:var(--warn)}";
 
-/// A whole page. `form_target` is where a form on it may lead in the end, beside this origin: browsers hold a policy's
-/// `form-action` against redirects, too.
+/// A whole page. `form_target` is where a form on it may lead in the end, beside this origin: browsers hold a
+/// policy's `form-action` against redirects, too.
 fn page(status: StatusCode, dark: bool, form_target: Option<&str>, heading: &str, content: &str) -> Response {
     let nonce = ids::token();
     let html = format!(

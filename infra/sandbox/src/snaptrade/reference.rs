@@ -1,4 +1,5 @@
-//! What is the same for every user: the service's state, the client itself, brokerages, symbols and exchanges.
+//! What is the same for every user: the service's state, the client itself, brokerages, symbols and
+//! exchanges.
 
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;

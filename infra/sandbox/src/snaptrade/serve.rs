@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::answer::{Refusal, json_answer, set, text_answer};
 use super::auth::{self, Query, Signed};
-use super::faults::{self, Fault, normal};
+use super::faults::{self, Fault};
 use super::ids;
 use super::operations::{self, Call, Found, Operation, Scope};
 use super::rate::Standing;
@@ -68,7 +68,7 @@ async fn work(shared: &Arc<Shared>, parts: Parts, body: Body) -> Option<Response
     let mut standing = None;
     let mut answer = match to_bytes(body, LARGEST_BODY).await {
         Err(_) => Refusal::TooLarge.answer(),
-        Ok(body) => answered(shared, &parts, bare, &body, found, &mut standing).await?,
+        Ok(body) => answered(shared, &parts, &body, found, &mut standing).await?,
     };
     if let Some(standing) = standing {
         standing.tell(&mut answer);
@@ -87,7 +87,6 @@ async fn work(shared: &Arc<Shared>, parts: Parts, body: Body) -> Option<Response
 async fn answered(
     shared: &Arc<Shared>,
     parts: &Parts,
-    bare: &str,
     body: &Bytes,
     found: Found,
     standing: &mut Option<Standing>,
@@ -114,14 +113,7 @@ async fn answered(
             Err(refusal) => refusal.answer(),
         }
     };
-    let mut names: Vec<String> = operation.names().collect();
-    // A fault may also be meant for the one thing that the path ends with.
-    names.extend(
-        bare.rsplit('/')
-            .next()
-            .map(normal)
-            .filter(|name| !name.is_empty()),
-    );
+    let names: Vec<String> = operation.names().collect();
     let fault = held(&shared.faults).take(&names);
     match fault {
         None => Some(proceed()),

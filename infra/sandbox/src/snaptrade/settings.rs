@@ -13,7 +13,8 @@ pub struct Settings {
     pub connection_limit: Option<u64>,
     /// Milliseconds between the acceptance of a deletion and its completion, by the sandbox's clock.
     pub delete_delay_ms: u64,
-    /// Milliseconds after a first connection during which its accounts have no data yet, by the sandbox's clock.
+    /// Milliseconds after a first connection during which its accounts have no data yet, by the sandbox's
+    /// clock.
     pub sync_delay_ms: u64,
     /// Requests accepted in any 60 seconds. `None` is no limit.
     pub rate_limit_per_minute: Option<u64>,
@@ -35,8 +36,8 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// These settings with the members of `changes` in their place; `null` stands for "none", and for the URL that
-    /// the sandbox was started with. Members that are no setting are ignored.
+    /// These settings with the members of `changes` in their place; `null` stands for "none", and for the URL
+    /// that the sandbox was started with. Members that are no setting are ignored.
     ///
     /// # Errors
     /// A sentence that names the first member of a wrong type.
@@ -57,7 +58,8 @@ impl Settings {
         Ok(changed)
     }
 
-    /// The settings as the control call answers them. `started_with` is the URL that the sandbox was started with.
+    /// The settings as the control call answers them. `started_with` is the URL that the sandbox was started
+    /// with.
     pub(super) fn shown(&self, started_with: Option<&str>) -> Value {
         json!({
             "user_limit": self.user_limit,

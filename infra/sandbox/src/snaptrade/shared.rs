@@ -1,4 +1,5 @@
-//! What all requests share: the world behind a lock, its file, the clock, and the deliveries that are under way.
+//! What all requests share: the world behind a lock, its file, the clock, and the deliveries that are under
+//! way.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,8 +17,7 @@ use super::rate::RateWindow;
 use super::webhooks;
 use super::world::World;
 
-/// The running sandbox's state.
-#[derive(Debug)]
+/// The running sandbox's state. It holds secrets, so it cannot be printed.
 pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) consumer_key: SecretString,
@@ -144,18 +144,17 @@ impl Shared {
     /// Takes up the deliveries that a stop has interrupted.
     pub(super) fn resume(self: &Arc<Self>) {
         let (mut unsent, mut retries) = (Vec::new(), Vec::new());
-        self.world(|world, now| {
-            for event in world.events.iter().filter(|event| !event.delivered) {
-                match event.retry_at {
-                    Some(at) => retries.push((event.webhook_id.clone(), at)),
-                    // What nobody listened to when it happened is not sent late, but what was cut off is.
-                    None if event.attempts == 0 && now.duration_since(event.at).as_hours() < 1 => {
-                        unsent.push(event.webhook_id.clone());
-                    }
-                    None => {}
+        let now = self.clock.now();
+        for event in held(&self.world).events.iter().filter(|event| !event.delivered) {
+            match event.retry_at {
+                Some(at) => retries.push((event.webhook_id.clone(), at)),
+                // What nobody listened to when it happened is not sent late, but what was cut off is.
+                None if event.attempts == 0 && now.duration_since(event.at).as_hours() < 1 => {
+                    unsent.push(event.webhook_id.clone());
                 }
+                None => {}
             }
-        });
+        }
         if !unsent.is_empty() {
             self.spawn(webhooks::deliver(Arc::clone(self), unsent));
         }

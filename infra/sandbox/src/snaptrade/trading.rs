@@ -1,5 +1,5 @@
-//! Orders: preview, placing and cancelling. A market order is executed at once at the sandbox's price, any other
-//! waits until it is cancelled.
+//! Trading: preview, placing, replacing and cancelling. A market order is executed at once at the sandbox's
+//! price, any other waits until it is cancelled.
 
 use jiff::Timestamp;
 use rust_decimal::Decimal;
@@ -11,7 +11,7 @@ use super::catalogue::{self, Instrument};
 use super::holdings::{Account, decimal, moment};
 use super::operations::Call;
 use super::world::{ConnectionType, Preview, World};
-use super::{accounts, ids};
+use super::{ids, orders};
 
 /// A previewed order can be placed for so many seconds.
 const PREVIEW_SECONDS: i64 = 300;
@@ -173,28 +173,69 @@ pub(super) fn place_unchecked(call: &Call<'_>) -> Result<Value, Refusal> {
         .change(|world, now| place(world, &call.user_id, &wanted, now))
 }
 
+/// `POST /accounts/{id}/trading/replace`: the waiting order ends, and one with the new terms takes its place.
+pub(super) fn replace(call: &Call<'_>) -> Result<Value, Refusal> {
+    let replaced = call.required_text("brokerage_order_id")?;
+    let mut form = call.body.clone().unwrap_or_default();
+    call.shared.change(|world, now| {
+        let order = waiting(tradable(world, &call.user_id, call.id())?, replaced)?;
+        if let Some(members) = form.as_object_mut() {
+            members.insert("account_id".to_owned(), call.id().into());
+            let symbol = order.pointer("/universal_symbol/id").cloned().unwrap_or_default();
+            members.entry("universal_symbol_id").or_insert(symbol);
+            if !members.contains_key("units") {
+                members.insert(
+                    "units".to_owned(),
+                    order.get("open_quantity").cloned().unwrap_or_default(),
+                );
+            }
+        }
+        let placed = place(world, &call.user_id, &Wanted::read(&form)?, now)?;
+        end(
+            waiting(tradable(world, &call.user_id, call.id())?, replaced)?,
+            "REPLACED",
+            now,
+        );
+        Ok(placed)
+    })
+}
+
 /// `POST /accounts/{id}/trading/cancel`
 pub(super) fn cancel(call: &Call<'_>) -> Result<Value, Refusal> {
     let wanted = call.required_text("brokerage_order_id")?;
     call.shared.change(|world, now| {
-        let account = tradable(world, &call.user_id, call.id())?;
-        let order = (account.orders.iter_mut())
-            .find(|order| order.get("brokerage_order_id").and_then(Value::as_str) == Some(wanted))
-            .ok_or(Refusal::NotFound)?;
-        if !accounts::is_open(order) {
-            return Err(Refusal::InvalidInput(
-                "The order cannot be canceled any more.".to_owned(),
-            ));
-        }
-        let left = order.get("open_quantity").cloned().unwrap_or_default();
-        if let Some(members) = order.as_object_mut() {
-            members.insert("status".to_owned(), "CANCELED".into());
-            members.insert("open_quantity".to_owned(), "0".into());
-            members.insert("canceled_quantity".to_owned(), left);
-            members.insert("time_updated".to_owned(), moment(now).into());
-        }
+        end(
+            waiting(tradable(world, &call.user_id, call.id())?, wanted)?,
+            "CANCELED",
+            now,
+        );
         Ok(json!({"brokerage_order_id": wanted, "raw_response": null}))
     })
+}
+
+/// The order of this id, while it can still be changed.
+fn waiting<'a>(account: &'a mut Account, brokerage_order_id: &str) -> Result<&'a mut Value, Refusal> {
+    let order = (account.orders.iter_mut())
+        .find(|order| order.get("brokerage_order_id").and_then(Value::as_str) == Some(brokerage_order_id))
+        .ok_or(Refusal::NotFound)?;
+    if orders::is_open(order) {
+        Ok(order)
+    } else {
+        Err(Refusal::InvalidInput(
+            "The order cannot be changed any more.".to_owned(),
+        ))
+    }
+}
+
+/// Ends a waiting order: what was open counts as cancelled.
+fn end(order: &mut Value, status: &str, now: Timestamp) {
+    let left = order.get("open_quantity").cloned().unwrap_or_default();
+    if let Some(members) = order.as_object_mut() {
+        members.insert("status".to_owned(), status.into());
+        members.insert("open_quantity".to_owned(), "0".into());
+        members.insert("canceled_quantity".to_owned(), left);
+        members.insert("time_updated".to_owned(), moment(now).into());
+    }
 }
 
 fn place(world: &mut World, user_id: &str, wanted: &Wanted, now: Timestamp) -> Result<Value, Refusal> {

@@ -1,7 +1,8 @@
-//! Everything that the sandbox's SnapTrade knows: users, connections, accounts, portal sessions and events sent.
+//! Everything that the sandbox's SnapTrade knows: users, connections, accounts, portal sessions and events
+//! sent.
 //!
-//! All changes are made here, without waiting for anything; whoever holds the world saves it and delivers the events
-//! that a change left in the outbox.
+//! All changes are made here, without waiting for anything; whoever holds the world saves it and delivers the
+//! events that a change left in the outbox.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -24,8 +25,8 @@ const EVENTS_KEPT: usize = 500;
 /// A connection that was refreshed is not refreshed again before this long has passed.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The state that survives a restart.
-#[derive(Debug, Default, Serialize, Deserialize)]
+/// The state that survives a restart. It holds secrets, so it cannot be printed.
+#[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct World {
     pub(super) settings: Settings,
@@ -43,8 +44,8 @@ pub(super) struct World {
     pub(super) outbox: Vec<String>,
 }
 
-/// A registered user.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// A registered user. The secret is not to be printed.
+#[derive(Clone, Serialize, Deserialize)]
 pub(super) struct User {
     pub(super) id: String,
     pub(super) secret: String,
@@ -188,7 +189,8 @@ impl World {
         Ok(secret)
     }
 
-    /// Accepts the deletion of a user; with the settings' delay it is complete later. Asking again changes nothing.
+    /// Accepts the deletion of a user; with the settings' delay it is complete later. Asking again changes
+    /// nothing.
     ///
     /// # Errors
     /// [`Refusal::NotFound`] when there is no such user.
@@ -244,8 +246,8 @@ impl World {
             .ok_or(Refusal::NotFound)
     }
 
-    /// Connects a brokerage for a user, as a login in the portal does. The same user and brokerage give the same
-    /// connection, repaired where it was broken and upgraded where trading was asked for.
+    /// Connects a brokerage for a user, as a login in the portal does. The same user and brokerage give the
+    /// same connection, repaired where it was broken and upgraded where trading was asked for.
     ///
     /// # Errors
     /// [`Refusal::LimitReached`] after the brokerage's login, as in the real portal.
