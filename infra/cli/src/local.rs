@@ -150,8 +150,8 @@ fn options(global: &Global, args: &LocalArgs, settings: Settings) -> Options {
     }
 }
 
-/// How much is logged: all that happens in Berth with `--verbose`, else what `LOG_LEVEL` says. A level that does not exist is
-/// reported when the settings are read as a whole.
+/// How much is logged: all that happens in Berth with `--verbose`, else what `LOG_LEVEL` says. A level that does not
+/// exist is reported when the settings are read as a whole.
 fn log_level(global: &Global, settings: &Settings) -> LogLevel {
     if global.verbose {
         return LogLevel::Debug;

@@ -65,7 +65,8 @@ pub(crate) enum CallError {
 }
 
 impl Target {
-    /// Finds what to act on: the stack that runs on the data directory, else a stack started on its data for this command alone.
+    /// Finds what to act on: the stack that runs on the data directory, else a stack started on its data for this
+    /// command alone.
     ///
     /// # Errors
     /// [`TargetError`] says what to do.

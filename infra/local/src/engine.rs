@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 /// Most items that one BatchWriteItem takes.
 const BATCH: usize = 25;
 
-/// What the engine lacks for a table with a stream. Before each write it looks for the stream's last record, and without an
-/// index it reads the whole stream for that, so that writes get slower with each one: 8 ms after 5,000 of them,
-/// against half a millisecond with these. Records older than a day go, as they do in AWS.
+/// What the engine lacks for a table with a stream. Before each write it looks for the stream's last record, and
+/// without an index it reads the whole stream for that, so that writes get slower with each one: 8 ms after 5,000 of
+/// them, against half a millisecond with these. Records older than a day go, as they do in AWS.
 const STREAM_UPKEEP: &str = "
     CREATE INDEX IF NOT EXISTS stream_by_number
         ON _stream_records (table_name, CAST(sequence_number AS INTEGER));

@@ -50,8 +50,8 @@ impl Invoker {
     }
 
     /// Invokes `function` by running `work`, which goes on to its end or limit even when the caller of this gives up,
-    /// as an invocation in AWS does when the client hangs up. The calls are recorded under the id that `request_id` finds in
-    /// the output, or under `fallback_id`.
+    /// as an invocation in AWS does when the client hangs up. The calls are recorded under the id that `request_id`
+    /// finds in the output, or under `fallback_id`.
     pub(crate) async fn invoke<F>(
         &self,
         function: &'static str,

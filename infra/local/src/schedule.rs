@@ -80,8 +80,8 @@ enum Next {
     Wait { due: Timestamp, left: Duration },
 }
 
-/// What a schedule that is `due` does at `now`. A clock that was moved on over several times fires it once, and one that
-/// was moved back does not hold it up for longer than its interval.
+/// What a schedule that is `due` does at `now`. A clock that was moved on over several times fires it once, and one
+/// that was moved back does not hold it up for longer than its interval.
 fn next(due: Timestamp, now: Timestamp, every: SignedDuration) -> Next {
     if now >= due {
         return Next::Fire { due: add(now, every) };

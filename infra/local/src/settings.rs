@@ -16,8 +16,8 @@ fn is_for_aws(name: &str) -> bool {
 pub struct Settings(BTreeMap<String, String>);
 
 impl Settings {
-    /// The environment's variables, and those of the file `file` that the environment does not have. A file that is not
-    /// there is as good as an empty one.
+    /// The environment's variables, and those of the file `file` that the environment does not have. A file that is
+    /// not there is as good as an empty one.
     ///
     /// # Errors
     /// [`StartError::EnvironmentFile`] when the file is there but cannot be read or understood.

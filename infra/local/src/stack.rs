@@ -385,8 +385,8 @@ async fn open_the_limit(schedules: &Schedules, sandbox: Option<&Sandbox>) {
     }
 }
 
-/// Whether a record of the table's stream is a webhook event that was just stored. The event source mapping in AWS has
-/// the same filter.
+/// Whether a record of the table's stream is a webhook event that was just stored. The event source mapping in AWS
+/// has the same filter.
 fn is_new_webhook_event(record: &EventRecord) -> bool {
     let kind = serde_json::to_value(&record.change.keys).ok().and_then(|keys| {
         keys.pointer("/pk/S")?
@@ -398,8 +398,8 @@ fn is_new_webhook_event(record: &EventRecord) -> bool {
     record.event_name == "INSERT" && kind.as_deref() == Some("EVENT")
 }
 
-/// Writes down where the stack answers, where others look for it. A stack in memory leaves the place to one that is there
-/// already.
+/// Writes down where the stack answers, where others look for it. A stack in memory leaves the place to one that is
+/// there already.
 fn announce(data: &Data, urls: &Urls) -> Option<(Announcement, PathBuf)> {
     let directory = match data {
         Data::Directory(directory) => directory,

@@ -2,9 +2,9 @@
 //! consumes it.
 //!
 //! It reads the stream's records in order, keeps those that the mapping's filter lets through, and hands them on in
-//! batches. A batch that fails is bisected until the record that fails stands alone; that one is tried [`MAX_TRIES`] times
-//! and then kept as a dead letter. Where it stopped is remembered beside the database, so that nothing is lost over a
-//! restart; a record may be delivered twice, as in AWS.
+//! batches. A batch that fails is bisected until the record that fails stands alone; that one is tried [`MAX_TRIES`]
+//! times and then kept as a dead letter. Where it stopped is remembered beside the database, so that nothing is lost
+//! over a restart; a record may be delivered twice, as in AWS.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -2,8 +2,8 @@
 //! call on unchanged, counts it, and fails it where a test has asked for that.
 //!
 //! The engine serves a TCP listener and nothing else, so the front is a second hop; both share one thread with a
-//! single-threaded runtime, where the hop costs no switch between threads. The engine does its work synchronously under
-//! one lock, so more threads would gain nothing, and none of the stack's other work waits behind it.
+//! single-threaded runtime, where the hop costs no switch between threads. The engine does its work synchronously
+//! under one lock, so more threads would gain nothing, and none of the stack's other work waits behind it.
 
 mod connection;
 mod faults;
@@ -52,7 +52,7 @@ struct Shared {
 /// Who made a call, and which.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Caller {
-    /// The application name in the SDK's user agent, which is the function's; empty for any other client.
+    /// The function, as its SDK names it; empty for any other client.
     function: String,
     /// The operation, such as `PutItem`.
     operation: String,
@@ -133,8 +133,7 @@ impl DynamoDb {
         self.shared.faults.clear();
     }
 
-    /// The calls received since the start, every try of one, by function (the application name that its client sends; empty for other
-    /// clients) and operation.
+    /// The calls received since the start, every try of one, by function (empty for other clients) and operation.
     #[must_use]
     pub fn calls(&self) -> BTreeMap<(String, String), u64> {
         let calls = self.shared.calls.lock().unwrap_or_else(PoisonError::into_inner);
@@ -304,7 +303,7 @@ fn remove_connection_headers(headers: &mut HeaderMap) {
 impl Shared {
     fn count(&self, headers: &HeaderMap, operation: &str) {
         let caller = Caller {
-            function: application_name(headers).unwrap_or_default().to_owned(),
+            function: calling_function(headers).unwrap_or_default().to_owned(),
             operation: operation.to_owned(),
         };
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
@@ -322,8 +321,8 @@ fn operation(headers: &HeaderMap) -> &str {
         .unwrap_or_default()
 }
 
-/// The application name that an AWS SDK was given: `app/<name>` in its user agent.
-fn application_name(headers: &HeaderMap) -> Option<&str> {
+/// The function that an AWS SDK was told to name as its application: `app/berth-<function>` in its user agent.
+fn calling_function(headers: &HeaderMap) -> Option<&str> {
     [
         header::HeaderName::from_static("x-amz-user-agent"),
         header::USER_AGENT,
@@ -331,7 +330,7 @@ fn application_name(headers: &HeaderMap) -> Option<&str> {
     .iter()
     .filter_map(|name| headers.get(name)?.to_str().ok())
     .flat_map(str::split_whitespace)
-    .find_map(|part| part.strip_prefix("app/"))
+    .find_map(|part| part.strip_prefix("app/berth-"))
 }
 
 /// Whether a call of `operation` may change the table's items.
@@ -381,7 +380,7 @@ mod tests {
                 "authorization",
                 "AWS4-HMAC-SHA256 Credential=a/20260101/eu/dynamodb/aws4_request, SignedHeaders=host, Signature=b",
             )
-            .header("user-agent", "aws-sdk-rust/1 app/register")
+            .header("user-agent", "aws-sdk-rust/1 app/berth-register")
             .body(
                 serde_json::json!({
                     "TableName": "things", "BillingMode": "PAY_PER_REQUEST",

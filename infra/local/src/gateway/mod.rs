@@ -1,8 +1,8 @@
 //! The gateway: what API Gateway's HTTP API is in AWS.
 //!
 //! A request becomes an event of payload format 2.0, the event goes through the Lambda runtime's own adapter to the
-//! function's handler, and the function's answer comes back the same way. What API Gateway answers itself, this answers
-//! too, in the same words.
+//! function's handler, and the function's answer comes back the same way. What API Gateway answers itself, this
+//! answers too, in the same words.
 
 mod answer;
 mod event;
@@ -37,8 +37,8 @@ use token::Bearer;
 /// The largest body that API Gateway takes, in bytes.
 const MAX_BODY_BYTES: usize = 10 * 1024 * 1024;
 
-/// How much of a body that is too large is still read, so that a client that first sends and then listens hears why it
-/// was refused.
+/// How much of a body that is too large is still read, so that a client that first sends and then listens hears why
+/// it was refused.
 const MAX_DISCARDED_BYTES: usize = 64 * 1024 * 1024;
 
 /// The largest request line and headers that API Gateway takes together, in bytes.
@@ -173,8 +173,8 @@ fn request_id(answer: &Option<Value>) -> Option<String> {
     headers.get("x-request-id")?.as_str().map(str::to_owned)
 }
 
-/// The moment at which an invocation that begins now is ended, in milliseconds since 1970 by the machine's own clock, as
-/// Lambda gives it.
+/// The moment at which an invocation that begins now is ended, in milliseconds since 1970 by the machine's own clock,
+/// as Lambda gives it.
 fn deadline(limit: Duration) -> u64 {
     let end = jiff::Timestamp::now()
         .as_millisecond()

@@ -15,7 +15,8 @@ pub(super) struct Bearer {
 }
 
 impl Bearer {
-    /// The caller that the `Authorization` header stands for; none where it is missing, twice there or not well formed.
+    /// The caller that the `Authorization` header stands for; none where it is missing, twice there or not well
+    /// formed.
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
         let mut values = headers.get_all(header::AUTHORIZATION).iter();
         let value = std::str::from_utf8(values.next()?.as_bytes()).ok()?;
