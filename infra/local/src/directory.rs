@@ -2,7 +2,9 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use berth::secrets::DataKeys;
 use secrecy::ExposeSecret;
@@ -10,6 +12,9 @@ use serde::{Deserialize, Serialize};
 
 /// The file in which a running stack says where it answers.
 const ANNOUNCEMENT: &str = "stack.json";
+
+/// How long a stack on this machine may take to accept a connection.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The name of the first key.
 pub(crate) const KEY_ID: &str = "local-1";
@@ -161,6 +166,14 @@ impl Announcement {
     pub fn read(directory: &Path) -> Option<Self> {
         let text = std::fs::read(directory.join(ANNOUNCEMENT)).ok()?;
         serde_json::from_slice(&text).ok()
+    }
+
+    /// Whether something listens where the API is said to be.
+    pub(crate) fn is_of_a_running_stack(&self) -> bool {
+        let address = self.urls.api.strip_prefix("http://").unwrap_or_default();
+        address
+            .parse()
+            .is_ok_and(|address| TcpStream::connect_timeout(&address, ANSWER_TIMEOUT).is_ok())
     }
 
     /// Writes it down.

@@ -49,7 +49,7 @@ pub struct Stack {
     sandbox: Option<Sandbox>,
     gateway: Server,
     /// What runs beside requests: the stream pump and the schedules.
-    background: Vec<JoinHandle<()>>,
+    background: Background,
     announcement: Option<(Announcement, PathBuf)>,
     /// Keeps others out of the data directory.
     _directory: Option<Directory>,
@@ -128,9 +128,9 @@ impl Stack {
                 .fallback(gateway::serve)
                 .with_state(Arc::new(gateway)),
         );
-        let mut background = Vec::new();
+        let mut background = Background::default();
         if options.schedules {
-            background.push(tokio::spawn(schedules.run(clock.clone())));
+            background.0.push(tokio::spawn(schedules.run(clock.clone())));
         }
         let gateway = Server::start(api, router);
         let announcement = announce(&options.data, &urls);
@@ -190,9 +190,7 @@ impl Stack {
         if let Some((announcement, directory)) = self.announcement.take() {
             announcement.withdraw(&directory);
         }
-        for task in &self.background {
-            task.abort();
-        }
+        drop(self.background);
         let finished = async {
             self.gateway.stop().await;
             self.invoker.idle().await;
@@ -217,6 +215,18 @@ pub fn empty_data(directory: &Path) -> Result<(), StartError> {
         path: directory.to_owned(),
         reason: error.to_string(),
     })
+}
+
+/// Tasks that end when this is dropped.
+#[derive(Default)]
+struct Background(Vec<JoinHandle<()>>);
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        for task in &self.0 {
+            task.abort();
+        }
+    }
 }
 
 /// An HTTP server of the stack's own.
@@ -405,7 +415,8 @@ fn announce(data: &Data, urls: &Urls) -> Option<(Announcement, PathBuf)> {
         Data::Directory(directory) => directory,
         Data::Memory { announce } => announce.as_ref()?,
     };
-    if matches!(data, Data::Memory { .. }) && Announcement::read(directory).is_some() {
+    let other = Announcement::read(directory).filter(Announcement::is_of_a_running_stack);
+    if matches!(data, Data::Memory { .. }) && other.is_some() {
         return None;
     }
     let announcement = Announcement {
