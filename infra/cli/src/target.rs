@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use berth::app::transport::{TransportError, http_client};
+use berth::snaptrade::{HttpClientError, http_client};
 use berth_local::{Announcement, Data, Options, Settings, Stack, StartError};
 use reqwest::Method;
 use serde_json::Value;
@@ -45,7 +45,7 @@ pub(crate) enum TargetError {
     Start(#[from] StartError),
     /// The HTTP client could not be built.
     #[error("this machine cannot make calls: {0}")]
-    Client(#[from] TransportError),
+    Client(#[from] HttpClientError),
 }
 
 /// Why a call was not answered as it should be.

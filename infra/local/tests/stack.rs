@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use berth::app::transport::http_client;
+use berth::snaptrade::http_client;
 use berth_local::{Announcement, Data, Options, SnapTrade, Stack, StartError, empty_data};
 use serde_json::{Value, json};
 

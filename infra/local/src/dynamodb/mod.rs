@@ -17,7 +17,7 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
 use axum::response::{IntoResponse, Response};
-use berth::app::transport::TransportError;
+use berth::snaptrade::HttpClientError;
 use http::{HeaderMap, Method, StatusCode, Uri, header};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, oneshot};
@@ -66,7 +66,7 @@ pub(crate) enum DynamoDbError {
     Io(#[from] std::io::Error),
     /// The front's HTTP client could not be built.
     #[error(transparent)]
-    Client(#[from] TransportError),
+    Client(#[from] HttpClientError),
 }
 
 impl DynamoDb {
@@ -84,7 +84,7 @@ impl DynamoDb {
         let shared = Arc::new(Shared::default());
         let front = Front {
             engine: format!("http://{}", inner.local_addr()?),
-            client: berth::app::transport::http_client()?,
+            client: berth::snaptrade::http_client()?,
             shared: Arc::clone(&shared),
         };
         let address = listener.local_addr()?;
@@ -370,7 +370,7 @@ mod tests {
     }
 
     async fn call(dynamodb: &DynamoDb, operation: &str) -> Result<reqwest::Response, reqwest::Error> {
-        berth::app::transport::http_client()
+        berth::snaptrade::http_client()
             .unwrap()
             .post(dynamodb.url())
             .header("content-type", "application/x-amz-json-1.0")

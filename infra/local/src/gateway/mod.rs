@@ -334,7 +334,7 @@ mod tests {
     #[tokio::test]
     async fn a_request_reaches_its_function_with_claims_and_parameters() {
         let (url, log) = start(Duration::from_secs(5)).await;
-        let client = berth::app::transport::http_client().unwrap();
+        let client = berth::snaptrade::http_client().unwrap();
         let request = client
             .patch(format!("{url}/api/snaptrade/users/a%2Fb"))
             .bearer_auth("dev:ops%7C1:operator");
@@ -354,7 +354,7 @@ mod tests {
     #[tokio::test]
     async fn the_gateway_answers_itself_as_api_gateway_does() {
         let (url, _) = start(Duration::from_millis(200)).await;
-        let client = berth::app::transport::http_client().unwrap();
+        let client = berth::snaptrade::http_client().unwrap();
         let register = format!("{url}/api/snaptrade/register");
         let signed = || client.post(&register).bearer_auth("dev:ada");
         let cases = [
