@@ -2,6 +2,7 @@
 //! Gateway sends preflight requests here, too.
 
 mod health;
+mod limit;
 
 use berth::app::App;
 use berth::http::{OpenCall, Problem, Reply, serve_open};
@@ -20,6 +21,7 @@ async fn answer(app: &App, call: OpenCall) -> Result<Reply, Problem> {
     match (call.method().as_str(), call.route()) {
         ("GET", "/") => Reply::ok(&json!({"status": "ok", "version": VERSION})),
         ("GET", "/health") => health::check(app).await,
+        ("GET", "/api/snaptrade/status") => limit::status(app, &call.identified()?).await,
         _ => Err(call.not_served()),
     }
 }

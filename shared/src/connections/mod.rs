@@ -5,9 +5,17 @@ pub mod clearing;
 pub mod leaving;
 pub mod machine;
 pub mod opening;
+pub mod operations;
 pub mod policy;
 pub mod records;
 pub mod registration;
+pub mod runner;
 pub mod storage;
 pub mod sync;
 pub mod timing;
+pub mod vanishing;
+
+pub use operations::{Connections, Failure};
+
+#[cfg(test)]
+mod simulation;

@@ -14,7 +14,7 @@ use super::adoption::{Adopted, Adoption};
 use super::clearing::{Cleared, Clearing};
 use super::machine::{
     Author, Change, CommitOutcome, Context, Effect, Expect, Fault, Guard, Input, Machine, Next, Roster,
-    SecretStanding, SlotsChange, Transition, Write,
+    SlotsChange, Transition, Write,
 };
 use super::opening::{Opened, Opening, unknown_ids};
 use super::records::{
@@ -23,6 +23,7 @@ use super::records::{
 };
 use super::registration::{accept, put_new_ghost};
 use super::timing::{self, LEASE, LIST_AGE};
+use super::vanishing::{Vanished, Vanishing};
 use crate::config::Counts;
 use crate::ids::UpstreamId;
 
@@ -123,9 +124,7 @@ enum Phase {
     DeletingGhost(Box<Ghost>, Box<Clearing>),
     Resending(Box<Ghost>, Box<Clearing>),
     Adopting(Box<Adoption>),
-    CheckingBefore(Box<UserRecord>),
-    Probing(Box<UserRecord>),
-    CheckingAfter(Box<UserRecord>),
+    Vanishing(Box<Vanishing>),
     Writing(Counted),
     Recounting,
     PausingBeforeRecount,
@@ -324,7 +323,11 @@ impl Sync {
                 let next = adoption.advance(Input::Begin, context);
                 self.adopting(adoption, next, context)
             }
-            Work::Vanished(user) => self.go(Phase::CheckingBefore(user), Effect::ProbeCredentials),
+            Work::Vanished(user) => {
+                let mut vanishing = Vanishing::new(*user, self.author.clone());
+                let next = vanishing.advance(Input::Begin, context);
+                self.vanishing(vanishing, next, context)
+            }
             Work::Missing(foreign) => self.missing(&foreign, context),
             Work::Found(foreign) => {
                 let found = ForeignRecord {
@@ -590,18 +593,15 @@ impl Sync {
         }
     }
 
-    /// Removes an active user whom SnapTrade neither lists nor lets in, while it accepts our own credentials.
-    fn remove(&mut self, user: &UserRecord, context: &Context<'_>) -> Step {
-        let stem = user.user_id.stem();
-        let writes = vec![Write::User {
-            stem: stem.clone(),
-            expect: Expect::Revision(user.rev),
-            becomes: Change::Gone,
-        }];
-        let slots = transition(-1, Vec::new(), Vec::new());
-        let audit = vec![self.author.audit(&stem, "user.vanished", &[])];
-        let commit = self.author.commit("vanish", context.now, slots, writes, audit);
-        self.go(Phase::Writing(Counted::Removed), Effect::Commit(commit))
+    fn vanishing(&mut self, vanishing: Vanishing, next: Next<Vanished>, context: &mut Context<'_>) -> Step {
+        match next {
+            Next::Do(effect) => self.go(Phase::Vanishing(Box::new(vanishing)), effect),
+            Next::Done(vanished) => {
+                self.author = vanished.author;
+                self.result.removed += u32::from(vanished.removed);
+                self.next(context)
+            }
+        }
     }
 
     /// One run notes that a foreign id is missing, a later one removes it.
@@ -893,13 +893,10 @@ impl Machine for Sync {
                 let next = adoption.advance(input, context);
                 self.adopting(*adoption, next, context)
             }
-            (Phase::CheckingBefore(user), Input::ProbedCredentials(true)) => {
-                self.go(Phase::Probing(user.clone()), Effect::ProbeUser(user))
+            (Phase::Vanishing(mut vanishing), input) => {
+                let next = vanishing.advance(input, context);
+                self.vanishing(*vanishing, next, context)
             }
-            (Phase::Probing(user), Input::Probed(SecretStanding::Rejected)) => {
-                self.go(Phase::CheckingAfter(user), Effect::ProbeCredentials)
-            }
-            (Phase::CheckingAfter(user), Input::ProbedCredentials(true)) => self.remove(&user, context),
             (Phase::Writing(counted), Input::Committed(outcome)) => {
                 if outcome == CommitOutcome::Won {
                     match counted {

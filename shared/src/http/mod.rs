@@ -2,6 +2,7 @@
 
 mod call;
 mod causes;
+mod connections;
 mod cors;
 pub mod fields;
 mod identity;
@@ -21,6 +22,7 @@ use lambda_http::request::RequestContext;
 use lambda_http::{Body, Request, RequestExt, Response};
 
 pub use call::{Call, OpenCall};
+pub use connections::NamedUser;
 pub use fields::{Fields, Input};
 pub use identity::{Identity, Role};
 pub use paging::Page;

@@ -1,0 +1,376 @@
+//! Does what the machines of this room want done.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::machine::{
+    CommitOutcome, Context, Deletion, Effect, Enrolment, Entry, Fault, Input, Machine, Next, Roster,
+    SecretStanding,
+};
+use super::policy;
+use super::records::{Ghost, Holder, UserRecord};
+use super::storage::{self, Names};
+use super::timing;
+use crate::app::App;
+use crate::clock::Clock;
+use crate::config::Policy;
+use crate::ids::{AttemptId, Stem, TenantId, UpstreamId};
+use crate::secrets::{Cached, DataKeys, SecretError};
+use crate::snaptrade::{Client, Error, ErrorKind, Outcome, UserCredentials};
+use crate::store::{self, Store, StoreError};
+use crate::user_secrets::{self, SealError};
+
+/// How many of those who come first by a policy are read again before one of them is chosen.
+const NOMINATED: usize = 10;
+
+/// How long SnapTrade is given when it wants fewer calls and does not say for how long.
+const DEFAULT_RATE_WAIT: Duration = Duration::from_secs(10);
+
+/// Runs machines for one tenant within one invocation.
+pub struct Runner<'a> {
+    store: &'a Store,
+    snaptrade: Client,
+    data_keys: &'a Cached<DataKeys>,
+    clock: &'a Clock,
+    tenant: TenantId,
+    names: Names,
+    deadline: Timestamp,
+}
+
+impl<'a> Runner<'a> {
+    /// A runner whose work has to be done within [`timing::FUNCTION`] from now.
+    #[must_use]
+    pub fn new(app: &'a App, tenant: TenantId) -> Self {
+        Self {
+            store: app.store(),
+            // The machines decide what is sent again; nothing may be sent behind their backs.
+            snaptrade: app.snaptrade().once().with_timeout(timing::CALL),
+            data_keys: app.data_keys(),
+            clock: app.clock(),
+            names: Names::new(tenant.clone()),
+            tenant,
+            deadline: timing::after(app.clock().now(), timing::FUNCTION),
+        }
+    }
+
+    /// Whose limit it is.
+    #[must_use]
+    pub fn tenant(&self) -> &TenantId {
+        &self.tenant
+    }
+
+    /// The names of this tenant's items.
+    #[must_use]
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// The time, to the millisecond.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        let now = self.clock.now();
+        Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
+    }
+
+    /// Runs a machine to its end.
+    ///
+    /// # Errors
+    /// [`StoreError`] when something could not be read. What the machine had begun is written down and is finished by
+    /// the next caller or the sync.
+    pub async fn run<M: Machine>(&self, mut machine: M) -> Result<M::Output, StoreError> {
+        let mut input = Input::Begin;
+        loop {
+            let next = {
+                let mut draw = new_attempt;
+                let mut context = Context {
+                    now: self.now(),
+                    deadline: self.deadline,
+                    draw: &mut draw,
+                };
+                machine.advance(input, &mut context)
+            };
+            match next {
+                Next::Done(output) => return Ok(output),
+                // Boxed, so that what a handler's future holds does not grow with every layer of a call.
+                Next::Do(effect) => input = Box::pin(self.perform(effect)).await?,
+            }
+        }
+    }
+
+    async fn perform(&self, effect: Effect) -> Result<Input, StoreError> {
+        Ok(match effect {
+            Effect::ReadEntry(stem) => Input::Entry(Box::new(self.entry(&stem).await?)),
+            Effect::ReadReservation(stem) => {
+                let user = self.user(&stem).await?;
+                let owed = user
+                    .as_ref()
+                    .and_then(UserRecord::reservation)
+                    .map(|r| r.after.clone());
+                let ghosts = self.ghosts(&owed.unwrap_or_default()).await?;
+                Input::Reservation(user.map(Box::new), ghosts)
+            }
+            Effect::ReadCandidates(policy) => Input::Candidates(self.candidates(policy).await?),
+            Effect::ReadRoster => Input::Roster(Box::new(self.roster().await?)),
+            Effect::ReadSync => {
+                let item = self.store.get(&self.names.sync(), self.now()).await?;
+                Input::SyncRecord(item.as_ref().map(storage::sync_record).transpose()?)
+            }
+            Effect::ReadGhosts(ids) => Input::Ghosts(self.ghosts(&ids).await?),
+            Effect::Commit(commit) => {
+                let transaction = self.names.transaction(&commit)?;
+                match self.store.transact(&transaction, commit.at).await {
+                    Ok(outcome) => Input::Committed(self.names.outcome(&commit, outcome)?),
+                    Err(error) => {
+                        tracing::warn!(%error, commit = %commit.token, "the store did not say whether a commit was made");
+                        Input::Committed(CommitOutcome::Unknown)
+                    }
+                }
+            }
+            Effect::Delete(upstream) => Input::Deleted(self.delete(&upstream).await),
+            Effect::Register(upstream, owner) => Input::Registered(self.register(&upstream, &owner).await),
+            Effect::List => Input::Listed(self.snaptrade.list_users().await.map_err(|error| fault(&error))),
+            Effect::ProbeUser(user) => Input::Probed(self.probe_user(&user).await),
+            Effect::ProbeCredentials => Input::ProbedCredentials(self.snaptrade.partner_info().await.is_ok()),
+            Effect::Wait(duration) => {
+                self.clock.sleep(duration).await;
+                Input::Waited
+            }
+        })
+    }
+
+    /// All that decides about a user, in one call.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn entry(&self, stem: &Stem) -> Result<Entry, StoreError> {
+        let (user, foreign, hold, slots) = (
+            self.names.user(stem),
+            self.names.foreign(stem, None),
+            self.names.hold(stem),
+            self.names.slots(),
+        );
+        let keys = [user.clone(), foreign.clone(), hold.clone(), slots.clone()];
+        let mut entry = Entry::default();
+        for item in self.store.get_all(&keys, self.now()).await? {
+            let key = store::Key::of(&item);
+            if key == user {
+                entry.user = Some(store::from_item(&item)?);
+            } else if key == foreign {
+                entry.foreign = Some(store::from_item(&item)?);
+            } else if key == hold {
+                entry.hold = Some(store::from_item(&item)?);
+            } else if key == slots {
+                entry.slots = Some(storage::slots(&item)?);
+            }
+        }
+        Ok(entry)
+    }
+
+    /// A user's own record.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn user(&self, stem: &Stem) -> Result<Option<UserRecord>, StoreError> {
+        let item = self.store.get(&self.names.user(stem), self.now()).await?;
+        item.as_ref().map(store::from_item).transpose()
+    }
+
+    async fn ghosts(&self, ids: &[UpstreamId]) -> Result<Vec<Ghost>, StoreError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys: Vec<store::Key> = ids.iter().map(|id| self.names.ghost(id)).collect();
+        self.store
+            .get_all(&keys, self.now())
+            .await?
+            .iter()
+            .map(store::from_item)
+            .collect()
+    }
+
+    /// The holders that come first by `policy`, as the index nominates them, each read again as it is now.
+    async fn candidates(&self, policy: Policy) -> Result<Vec<Holder>, StoreError> {
+        let mut eligible: Vec<Holder> = Vec::new();
+        let mut start = None;
+        loop {
+            let page = self
+                .store
+                .index_page(&self.names.holders(), None, start, self.now())
+                .await?;
+            for item in &page.items {
+                let holder = storage::holder(item)?;
+                if holder.may_give_way() {
+                    eligible.push(holder);
+                }
+            }
+            start = page.next;
+            // The index is in order of age, so nobody further on is older.
+            if start.is_none() || (policy == Policy::Oldest && eligible.len() >= NOMINATED) {
+                break;
+            }
+        }
+        let mut nominated: Vec<store::Key> = Vec::new();
+        while nominated.len() < NOMINATED {
+            let Some((first, _)) = policy::choose(policy, &eligible) else {
+                break;
+            };
+            let first = first.clone();
+            nominated.push(self.key_of(&first));
+            eligible.retain(|holder| *holder != first);
+        }
+        if nominated.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.store
+            .get_all(&nominated, self.now())
+            .await?
+            .iter()
+            .map(storage::holder)
+            .collect()
+    }
+
+    /// Where a holder's record stands.
+    #[must_use]
+    pub fn key_of(&self, holder: &Holder) -> store::Key {
+        match holder {
+            Holder::User(user) => self.names.user(&user.user_id.stem()),
+            Holder::Foreign(foreign) => self.names.foreign(
+                &foreign.upstream.stem(),
+                foreign.extra.then_some(&foreign.upstream),
+            ),
+        }
+    }
+
+    async fn roster(&self) -> Result<Roster, StoreError> {
+        let now = self.now();
+        let slots = self.store.get(&self.names.slots(), now).await?;
+        let ghosts = self.names.ghosts();
+        let (holders, ghosts) = tokio::try_join!(self.holders(), self.store.index(&ghosts, None, now))?;
+        Ok(Roster {
+            slots: slots.as_ref().map(storage::slots).transpose()?,
+            holders,
+            ghosts: ghosts.iter().map(store::from_item).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// All holders, oldest first, through the index.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn holders(&self) -> Result<Vec<Holder>, StoreError> {
+        let items = self.store.index(&self.names.holders(), None, self.now()).await?;
+        items.iter().map(storage::holder).collect()
+    }
+
+    async fn delete(&self, upstream: &UpstreamId) -> Deletion {
+        match self.snaptrade.delete_user(upstream).await {
+            Ok(_) => Deletion::Queued,
+            Err(error) if error.kind == ErrorKind::NotFound => Deletion::NotThere,
+            Err(error) => {
+                tracing::warn!(%error, "SnapTrade did not take a deletion");
+                match error.outcome() {
+                    Outcome::Refused => Deletion::Refused(fault(&error)),
+                    Outcome::Unknown => Deletion::Unknown(fault(&error)),
+                }
+            }
+        }
+    }
+
+    async fn register(&self, upstream: &UpstreamId, owner: &Stem) -> Enrolment {
+        // Without a key the secret could not be stored, so the keys come before the call.
+        let keys = match self.data_keys.get().await {
+            Ok(keys) => keys,
+            Err(error) => {
+                tracing::error!(%error, "no data key, so nobody can be registered");
+                return Enrolment::Refused(Fault::Error);
+            }
+        };
+        match self.snaptrade.register_user(upstream).await {
+            Ok(registered) => match user_secrets::seal(&keys, &self.tenant, owner, &registered.user_secret) {
+                Ok(sealed) => Enrolment::Done(sealed),
+                Err(error) => {
+                    tracing::error!(%error, "a new user's secret could not be encrypted; its id is given up");
+                    Enrolment::Unknown(Fault::Error)
+                }
+            },
+            Err(error) => {
+                tracing::warn!(%error, "SnapTrade did not register a user");
+                match (&error.kind, error.outcome()) {
+                    (ErrorKind::UserExists, _) => Enrolment::Taken,
+                    (ErrorKind::LimitReached, _) => Enrolment::LimitReached,
+                    (_, Outcome::Refused) => Enrolment::Refused(fault(&error)),
+                    (_, Outcome::Unknown) => Enrolment::Unknown(fault(&error)),
+                }
+            }
+        }
+    }
+
+    async fn probe_user(&self, user: &UserRecord) -> SecretStanding {
+        let Ok(credentials) = self.credentials(user).await else {
+            return SecretStanding::Unclear;
+        };
+        match self.snaptrade.list_connections(&credentials).await {
+            Ok(_) => SecretStanding::Works,
+            Err(error) if error.kind == ErrorKind::UserSecretRejected => SecretStanding::Rejected,
+            Err(_) => SecretStanding::Unclear,
+        }
+    }
+
+    /// What signs the calls of an active user.
+    ///
+    /// # Errors
+    /// [`NoSecret`] says why there is nothing to sign with.
+    pub async fn credentials(&self, user: &UserRecord) -> Result<UserCredentials, NoSecret> {
+        let active = user.active().ok_or(NoSecret::NotRegistered)?;
+        let keys = self.data_keys.get().await?;
+        let secret = user_secrets::open(&keys, &self.tenant, &user.user_id.stem(), &active.secret)?;
+        Ok(UserCredentials {
+            user_id: active.upstream.clone(),
+            user_secret: secret,
+        })
+    }
+}
+
+/// Why there is nothing to sign a user's calls with.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoSecret {
+    /// The user is not registered.
+    #[error("the user is not registered")]
+    NotRegistered,
+    /// The data keys could not be read.
+    #[error(transparent)]
+    Keys(#[from] SecretError),
+    /// The stored secret does not open.
+    #[error(transparent)]
+    Sealed(#[from] SealError),
+}
+
+/// Draws a name that nobody else has.
+#[must_use]
+pub fn new_attempt() -> AttemptId {
+    let mut bytes = [0_u8; 8];
+    if getrandom::fill(&mut bytes).is_err() {
+        // No machine that runs this lacks random bytes; should one, the clock's finest digits are told apart by the
+        // conditions on every write.
+        bytes = Timestamp::now()
+            .as_nanosecond()
+            .to_le_bytes()
+            .first_chunk()
+            .copied()
+            .unwrap_or(bytes);
+    }
+    AttemptId::from_random(bytes)
+}
+
+/// What a caller should know of a failed call.
+#[must_use]
+pub fn fault(error: &Error) -> Fault {
+    match error.kind {
+        ErrorKind::Timeout | ErrorKind::Unreachable => Fault::Timeout,
+        ErrorKind::RateLimited { retry_after } => {
+            Fault::RateLimited(retry_after.unwrap_or(DEFAULT_RATE_WAIT))
+        }
+        _ => Fault::Error,
+    }
+}

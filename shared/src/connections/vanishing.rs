@@ -1,0 +1,102 @@
+//! Finding out whether a user is really gone from SnapTrade.
+
+use super::machine::{
+    Author, Change, CommitOutcome, Context, Effect, Expect, Guard, Input, Machine, Next, SecretStanding,
+    SlotsChange, Transition, Write,
+};
+use super::records::UserRecord;
+
+/// Removes an active user whom SnapTrade no longer lets in. Neither a list nor an event is believed: SnapTrade has to
+/// refuse the user's own secret, naming it, while it accepts our own credentials before and after.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Vanishing {
+    user: UserRecord,
+    author: Author,
+    phase: Phase,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Start,
+    CheckingBefore,
+    Probing,
+    CheckingAfter,
+    Removing,
+}
+
+/// Whether the user was removed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Vanished {
+    /// It was.
+    pub removed: bool,
+    /// The author, with its count of decisions.
+    pub author: Author,
+}
+
+impl Vanishing {
+    /// Looks after `user`, as it was read.
+    #[must_use]
+    pub fn new(user: UserRecord, author: Author) -> Self {
+        Self {
+            user,
+            author,
+            phase: Phase::Start,
+        }
+    }
+
+    fn done(&self, removed: bool) -> Next<Vanished> {
+        Next::Done(Vanished {
+            removed,
+            author: self.author.clone(),
+        })
+    }
+
+    fn remove(&mut self, context: &Context<'_>) -> Next<Vanished> {
+        let stem = self.user.user_id.stem();
+        let writes = vec![Write::User {
+            stem: stem.clone(),
+            expect: Expect::Revision(self.user.rev),
+            becomes: Change::Gone,
+        }];
+        let slots = SlotsChange::Transition(Transition {
+            guard: Guard::Any,
+            in_use: -1,
+            hold: Vec::new(),
+            release: Vec::new(),
+            gives_up: false,
+        });
+        let audit = vec![self.author.audit(&stem, "user.vanished", &[])];
+        self.phase = Phase::Removing;
+        Next::Do(Effect::Commit(self.author.commit(
+            "vanish",
+            context.now,
+            slots,
+            writes,
+            audit,
+        )))
+    }
+}
+
+impl Machine for Vanishing {
+    type Output = Vanished;
+
+    fn advance(&mut self, input: Input, context: &mut Context<'_>) -> Next<Vanished> {
+        match (self.phase, input) {
+            (Phase::Start, Input::Begin) if self.user.active().is_some() => {
+                self.phase = Phase::CheckingBefore;
+                Next::Do(Effect::ProbeCredentials)
+            }
+            (Phase::CheckingBefore, Input::ProbedCredentials(true)) => {
+                self.phase = Phase::Probing;
+                Next::Do(Effect::ProbeUser(Box::new(self.user.clone())))
+            }
+            (Phase::Probing, Input::Probed(SecretStanding::Rejected)) => {
+                self.phase = Phase::CheckingAfter;
+                Next::Do(Effect::ProbeCredentials)
+            }
+            (Phase::CheckingAfter, Input::ProbedCredentials(true)) => self.remove(context),
+            (Phase::Removing, Input::Committed(outcome)) => self.done(outcome == CommitOutcome::Won),
+            _ => self.done(false),
+        }
+    }
+}
