@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use lambda_http::{Body, Request, Response};
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
@@ -56,10 +57,9 @@ pub async fn invoke_event<O>(
         function: app.function(),
     };
     telemetry::in_invocation(invocation, async {
-        let started = app.clock().now();
+        let started = Instant::now();
         let result = work.await;
-        let took = app.clock().now().duration_since(started).as_millis();
-        let duration_ms = u64::try_from(took).unwrap_or_default();
+        let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let calls = telemetry::current_calls();
         let (dynamodb, snaptrade) = (calls.dynamodb, calls.snaptrade);
         match &result {

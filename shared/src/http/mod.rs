@@ -12,7 +12,7 @@ mod reply;
 pub mod routes;
 
 use std::future::Future;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS,
@@ -78,8 +78,13 @@ where
     let preflight = call.method == Method::OPTIONS;
 
     let (result, calls) = telemetry::in_invocation(invocation, async move {
-        let started = app.clock().now();
+        let started = Instant::now();
         let (method, route) = (call.method.clone(), call.route());
+        let user = call
+            .caller
+            .as_ref()
+            .map(|caller| redact::user(&caller.user_id))
+            .ok();
         let result = if preflight {
             Ok(Reply::empty(StatusCode::NO_CONTENT))
         } else if call.body.len() > MAX_BODY_BYTES {
@@ -87,8 +92,7 @@ where
         } else {
             within(time_left, handle(call)).await
         };
-        let took = app.clock().now().duration_since(started);
-        log(&method, route, &result, took.as_millis());
+        log(&method, route, user.as_deref(), &result, started.elapsed());
         result
     })
     .await;
@@ -210,53 +214,56 @@ fn is_safe_id(id: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b"-_.:/+=@~".contains(&b))
 }
 
-fn log(method: &Method, route: &str, result: &Result<Reply, Problem>, duration_ms: i128) {
+/// Logs how a request ended. The caller stands there as a hash, and the path by its route, which holds no id.
+fn log(method: &Method, route: &str, user: Option<&str>, result: &Result<Reply, Problem>, took: Duration) {
     let calls = telemetry::current_calls();
-    let duration_ms = u64::try_from(duration_ms).unwrap_or_default();
+    let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     let (method, dynamodb, snaptrade) = (method.as_str(), calls.dynamodb, calls.snaptrade);
-    match result {
+    let problem = match result {
         Ok(reply) => {
             let status = reply.status.as_u16();
             tracing::info!(
                 method,
                 route,
                 status,
+                user,
                 duration_ms,
                 dynamodb,
                 snaptrade,
                 "answered"
             );
+            return;
         }
-        Err(problem) => {
-            let (code, status) = (problem.code().as_str(), problem.code().status().as_u16());
-            let cause = redact::text(problem.cause().unwrap_or_default());
-            let cause: &str = &cause;
-            if problem.code().status().is_server_error() {
-                tracing::error!(
-                    method,
-                    route,
-                    status,
-                    code,
-                    cause,
-                    duration_ms,
-                    dynamodb,
-                    snaptrade,
-                    "failed"
-                );
-            } else {
-                tracing::info!(
-                    method,
-                    route,
-                    status,
-                    code,
-                    cause,
-                    duration_ms,
-                    dynamodb,
-                    snaptrade,
-                    "refused"
-                );
-            }
-        }
+        Err(problem) => problem,
+    };
+    let (code, status) = (problem.code().as_str(), problem.code().status().as_u16());
+    let cause = problem.cause();
+    if problem.code().status().is_server_error() {
+        tracing::error!(
+            method,
+            route,
+            status,
+            code,
+            cause,
+            user,
+            duration_ms,
+            dynamodb,
+            snaptrade,
+            "failed"
+        );
+    } else {
+        tracing::info!(
+            method,
+            route,
+            status,
+            code,
+            cause,
+            user,
+            duration_ms,
+            dynamodb,
+            snaptrade,
+            "refused"
+        );
     }
 }
 

@@ -280,6 +280,40 @@ async fn a_handler_that_outlasts_the_invocation_is_answered_for() {
     assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
 }
 
+#[tokio::test]
+async fn a_failure_is_logged_once_with_its_ids_and_without_the_callers_data() {
+    let request = Gateway::register()
+        .header("x-correlation-id", "mine")
+        .header("authorization", "Bearer hidden-token")
+        .body(r#"{"user_id": "ada", "note": "hidden-body"}"#)
+        .build();
+    let lines = telemetry::logs::lines_of(async {
+        let fail = async |_| {
+            Err(Problem::new(Code::UpstreamError).because("GET https://h/p?userSecret=hidden-secret: 500"))
+        };
+        let response = serve(&app(), request, fail).await;
+        assert!(!String::from_utf8_lossy(response.body()).contains("hidden"));
+    })
+    .await;
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let line: Value = serde_json::from_str(&lines[0]).unwrap();
+    assert_eq!(
+        (line["level"].as_str(), line["code"].as_str()),
+        (Some("ERROR"), Some("upstream_error"))
+    );
+    assert_eq!(
+        (line["request_id"].as_str(), line["correlation_id"].as_str()),
+        (Some("gateway-1"), Some("mine"))
+    );
+    assert_eq!(line["route"], "/api/snaptrade/register");
+    assert!(line["user"].as_str().unwrap().len() == 16);
+    assert!(
+        !lines[0].contains("hidden") && !lines[0].contains("ada"),
+        "{}",
+        lines[0]
+    );
+}
+
 proptest::proptest! {
     #[test]
     fn no_body_and_no_headers_make_it_fail(

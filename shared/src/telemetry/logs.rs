@@ -250,30 +250,35 @@ impl Visit for Fields<'_> {
     }
 }
 
+/// Runs `work` and gives the lines that it logs, for tests of what is logged.
+#[cfg(test)]
+pub(crate) async fn lines_of(work: impl Future<Output = ()>) -> Vec<String> {
+    thread_local! {
+        static LINES: std::cell::RefCell<Vec<String>> = const { std::cell::RefCell::new(Vec::new()) };
+    }
+    let layer = JsonLines {
+        write: |line| LINES.with_borrow_mut(|lines| lines.push(line.to_owned())),
+    };
+    let subscriber = tracing_subscriber::registry().with(layer.with_filter(LogLevel::Info.targets()));
+    let guard = tracing::subscriber::set_default(subscriber);
+    work.await;
+    drop(guard);
+    LINES.take()
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
     use super::*;
     use crate::telemetry::{Invocation, in_invocation};
 
-    static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
-
-    fn keep(line: &str) {
-        LINES.lock().unwrap().push(line.to_owned());
-    }
-
     #[tokio::test]
     async fn a_line_carries_its_invocations_ids_and_no_secret() {
-        let subscriber = tracing_subscriber::registry()
-            .with(JsonLines { write: keep }.with_filter(LogLevel::Info.targets()));
-        let _guard = tracing::subscriber::set_default(subscriber);
         let invocation = Invocation {
             request_id: "request-1".to_owned(),
             correlation_id: "correlation-1".to_owned(),
             function: "register",
         };
-        in_invocation(invocation, async {
+        let work = in_invocation(invocation, async {
             tracing::info!(
                 url = "https://h/p?userSecret=hidden",
                 count = 3,
@@ -281,9 +286,8 @@ mod tests {
             );
             tracing::debug!("too fine to be logged");
             tracing::info!(target: "hyper", "another crate's chatter");
-        })
-        .await;
-        let lines = LINES.lock().unwrap().clone();
+        });
+        let lines = lines_of(async { work.await.0 }).await;
         assert_eq!(lines.len(), 1, "{lines:?}");
         let line: Value = serde_json::from_str(&lines[0]).unwrap();
         assert_eq!(line["message"], "something happened");
