@@ -14,7 +14,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use berth::clock::Clock;
-use berth::snaptrade::signature;
+use berth::snaptrade::{http_client, signature};
 use berth_sandbox::snaptrade::{CLIENT_ID, CONSUMER_KEY, Options, Sandbox};
 use reqwest::Method;
 use secrecy::SecretString;
@@ -43,15 +43,9 @@ impl Api {
     async fn start_with(options: Options) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let clock = options.clock.clone();
-        // Another test of this process may have installed it.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         Self {
             sandbox: Sandbox::start(listener, options).await.unwrap(),
-            http: reqwest::Client::builder()
-                .no_proxy()
-                .redirect(reqwest::redirect::Policy::none())
-                .build()
-                .unwrap(),
+            http: http_client().unwrap(),
             clock,
         }
     }

@@ -39,7 +39,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::serve::ListenerExt as _;
 use berth::clock::Clock;
-use rustls::ClientConfig;
+use berth::snaptrade::http_client;
 use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -100,7 +100,7 @@ impl Sandbox {
         let shared = Arc::new(Shared::new(
             options.clock,
             SecretString::from(CONSUMER_KEY.to_owned()),
-            webhook_client()?,
+            http_client().map_err(|error| StartError::Setup(error.to_string()))?,
             format!("http://{address}"),
             options.webhook_url,
             options.state_file,
@@ -181,21 +181,4 @@ async fn complete_what_is_due(shared: Arc<Shared>) {
             None => changed.await,
         }
     }
-}
-
-/// The client that webhooks are sent with. Redirects are not followed, as a redirect is no delivery.
-fn webhook_client() -> Result<reqwest::Client, StartError> {
-    let fault = |error: &dyn std::fmt::Display| StartError::Setup(error.to_string());
-    let roots = rustls::RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| fault(&error))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .build()
-        .map_err(|error| fault(&error))
 }
