@@ -99,7 +99,7 @@ pub(crate) async fn run(global: &Global, args: &LocalArgs) -> Exit {
 
 async fn serve(global: &Global, args: &LocalArgs) -> Result<Exit, StartError> {
     let settings = Settings::read(&global.environment_file())?;
-    logs::init_text(log_level(global, &settings));
+    logs::init_text(log_level(&settings));
     // Listened for before anything starts, so that a stop that comes early is not lost.
     let stop = stop_signal();
     let mut stop = std::pin::pin!(stop);
@@ -150,12 +150,9 @@ fn options(global: &Global, args: &LocalArgs, settings: Settings) -> Options {
     }
 }
 
-/// How much is logged: all that happens in Berth with `--verbose`, else what `LOG_LEVEL` says. A level that does not
-/// exist is reported when the settings are read as a whole.
-fn log_level(global: &Global, settings: &Settings) -> LogLevel {
-    if global.verbose {
-        return LogLevel::Debug;
-    }
+/// How much is logged where `--verbose` does not say it: what `LOG_LEVEL` says. A level that does not exist is reported
+/// when the settings are read as a whole.
+fn log_level(settings: &Settings) -> LogLevel {
     settings
         .get("LOG_LEVEL")
         .and_then(LogLevel::parse)

@@ -13,6 +13,8 @@ mod verify_setup;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use berth::config::LogLevel;
+use berth::telemetry::logs;
 use clap::{Args, Parser, Subcommand};
 
 use exit::Exit;
@@ -91,6 +93,9 @@ fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> Exit {
+    if cli.global.verbose {
+        logs::init_text(LogLevel::Debug);
+    }
     match cli.command {
         Command::Local(args) => local::run(&cli.global, &args).await,
         Command::Connections(command) => connections::run(&cli.global, &command).await,

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lambda_events::event::dynamodb::EventRecord;
 use axum::Router;
 use berth::app::App;
 use berth::clock::Clock;
@@ -393,19 +392,6 @@ async fn open_the_limit(schedules: &Schedules, sandbox: Option<&Sandbox>) {
     if let Some(sandbox) = sandbox {
         sandbox.forget_requests();
     }
-}
-
-/// Whether a record of the table's stream is a webhook event that was just stored. The event source mapping in AWS
-/// has the same filter.
-fn is_new_webhook_event(record: &EventRecord) -> bool {
-    let kind = serde_json::to_value(&record.change.keys).ok().and_then(|keys| {
-        keys.pointer("/pk/S")?
-            .as_str()?
-            .split('#')
-            .nth(1)
-            .map(str::to_owned)
-    });
-    record.event_name == "INSERT" && kind.as_deref() == Some("EVENT")
 }
 
 /// Writes down where the stack answers, where others look for it. A stack in memory leaves the place to one that is

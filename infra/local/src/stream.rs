@@ -6,6 +6,8 @@
 //! times and then kept as a dead letter. Where it stopped is remembered beside the database, so that nothing is lost
 //! over a restart; a record may be delivered twice, as in AWS.
 
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +31,9 @@ const FIRST_WAIT: Duration = Duration::from_millis(250);
 
 /// Most records in one batch.
 pub(crate) const BATCH_SIZE: usize = 10;
+
+/// How many batches of different partition keys are delivered at the same time, as in the deployment.
+const LANES: u64 = 4;
 
 /// Most records that one read of the stream takes.
 const READ_SIZE: usize = 500;
@@ -111,10 +116,10 @@ impl Pump {
             iterator = read.next;
             let full = read.count == READ_SIZE;
             let wanted: Vec<EventRecord> = read.records.into_iter().filter(self.filter).collect();
-            for batch in wanted.chunks(BATCH_SIZE) {
-                self.deliver(batch.to_vec()).await;
-            }
-            if let (false, Some(sequence_number)) = (wanted.is_empty(), read.last) {
+            let delivered = !wanted.is_empty();
+            let lanes = lanes(wanted).into_iter().map(|lane| self.deliver_in_order(lane));
+            futures::future::join_all(lanes).await;
+            if let (true, Some(sequence_number)) = (delivered, read.last) {
                 self.remember(&Position {
                     stream_arn: stream_arn.clone(),
                     sequence_number,
@@ -200,6 +205,13 @@ impl Pump {
         })
     }
 
+    /// Hands `records` to the function in batches, one after the other.
+    async fn deliver_in_order(&self, records: Vec<EventRecord>) {
+        for batch in records.chunks(BATCH_SIZE) {
+            self.deliver(batch.to_vec()).await;
+        }
+    }
+
     /// Hands `batch` to the function until each of its records is done or a dead letter.
     async fn deliver(&self, batch: Vec<EventRecord>) {
         // The batches that wait, the next one last.
@@ -264,6 +276,24 @@ struct Read {
     next: String,
 }
 
+/// Parts `records` so that those of one partition key stay together and in order; the parts may be delivered at the
+/// same time, so that a record that fails does not hold up all others.
+fn lanes(records: Vec<EventRecord>) -> Vec<Vec<EventRecord>> {
+    let mut lanes: BTreeMap<u64, Vec<EventRecord>> = BTreeMap::new();
+    for record in records {
+        let mut hasher = DefaultHasher::new();
+        partition_key(&record).hash(&mut hasher);
+        lanes.entry(hasher.finish() % LANES).or_default().push(record);
+    }
+    lanes.into_values().collect()
+}
+
+/// The partition key of the item that a record is about.
+fn partition_key(record: &EventRecord) -> Option<String> {
+    let keys = serde_json::to_value(&record.change.keys).ok()?;
+    keys.pointer("/pk/S")?.as_str().map(str::to_owned)
+}
+
 /// The place in `batch` of the first record that `answer` names as failed; the batch's length where it names none.
 /// Those after it are delivered again too, as Lambda does with a stream.
 fn first_failure(batch: &[EventRecord], answer: &Value) -> usize {
@@ -302,8 +332,9 @@ mod tests {
         };
         let table: CreateTableRequest = serde_json::from_value(json!({
             "TableName": "things", "BillingMode": "PAY_PER_REQUEST",
-            "AttributeDefinitions": [{"AttributeName": "pk", "AttributeType": "S"}],
-            "KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}],
+            "AttributeDefinitions": [{"AttributeName": "pk", "AttributeType": "S"},
+                                     {"AttributeName": "sk", "AttributeType": "S"}],
+            "KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
             "StreamSpecification": {"StreamEnabled": true, "StreamViewType": "NEW_AND_OLD_IMAGES"},
         }))
         .unwrap();
@@ -312,19 +343,19 @@ mod tests {
     }
 
     fn put(database: &dynoxide::Database, id: &str) {
+        let item = json!({"pk": {"S": "one"}, "sk": {"S": id}});
         let request: PutItemRequest =
-            serde_json::from_value(json!({"TableName": "things", "Item": {"pk": {"S": id}}})).unwrap();
+            serde_json::from_value(json!({"TableName": "things", "Item": item})).unwrap();
         database.put_item(request).unwrap();
     }
 
     fn ids(records: &[EventRecord]) -> Vec<String> {
-        let id = |record: &EventRecord| serde_dynamo_text(record);
-        records.iter().map(id).collect()
+        records.iter().map(sort_key).collect()
     }
 
-    fn serde_dynamo_text(record: &EventRecord) -> String {
+    fn sort_key(record: &EventRecord) -> String {
         let keys = serde_json::to_value(&record.change.keys).unwrap();
-        keys["pk"]["S"].as_str().unwrap().to_owned()
+        keys["sk"]["S"].as_str().unwrap().to_owned()
     }
 
     /// A pump whose function fails for every batch that holds a record that begins with `bad`.
@@ -350,10 +381,7 @@ mod tests {
                 })
             }),
             dead_letters: Box::new(move |record, reason| {
-                buried
-                    .lock()
-                    .unwrap()
-                    .push(vec![serde_dynamo_text(&record), reason]);
+                buried.lock().unwrap().push(vec![sort_key(&record), reason]);
                 Box::pin(async {})
             }),
             clock: Clock::system(),
@@ -424,6 +452,30 @@ mod tests {
         until(|| !seen.lock().unwrap().is_empty()).await;
         assert_eq!(seen.lock().unwrap().concat(), ["b"]);
         running.abort();
+    }
+
+    #[test]
+    fn records_of_one_partition_stay_together_and_in_order() {
+        let record = |partition: usize, number: usize| -> EventRecord {
+            serde_json::from_value(json!({
+                "awsRegion": "local", "eventID": number.to_string(), "eventName": "INSERT",
+                "dynamodb": {"Keys": {"pk": {"S": partition.to_string()}}, "SizeBytes": 1},
+            }))
+            .unwrap()
+        };
+        let lanes = lanes((0..60).map(|number| record(number % 12, number)).collect());
+        assert!((2..=4).contains(&lanes.len()));
+        for partition in 0..12 {
+            let of_it = |lane: &Vec<EventRecord>| -> Vec<String> {
+                let own = lane
+                    .iter()
+                    .filter(|r| partition_key(r) == Some(partition.to_string()));
+                own.map(|record| record.event_id.clone()).collect()
+            };
+            let holding: Vec<_> = lanes.iter().map(of_it).filter(|ids| !ids.is_empty()).collect();
+            let expected: Vec<_> = (0..5).map(|round| (partition + 12 * round).to_string()).collect();
+            assert_eq!(holding, [expected]);
+        }
     }
 
     #[test]
