@@ -10,6 +10,7 @@ use berth::config::Config;
 use berth::secrets::DataKeys;
 use berth::snaptrade::Credentials;
 use berth::telemetry::new_id;
+use futures::future::BoxFuture;
 use jiff::SignedDuration;
 use lambda_runtime::Diagnostic;
 use serde::Serialize;
@@ -18,7 +19,7 @@ use serde_json::Value;
 use crate::StartError;
 use crate::gateway::{Function, Handler};
 use crate::invocation::Invoker;
-use crate::schedule::{Schedule, Schedules};
+use crate::schedule::{Run, Schedule, Schedules};
 use crate::stream::{Consumer, DeadLetters};
 
 /// The schedule that brings tracking in line with SnapTrade's list.
@@ -72,7 +73,13 @@ macro_rules! handler {
 
 /// The functions that answer requests, by name.
 pub(crate) fn for_requests(apps: &Apps) -> BTreeMap<&'static str, Function> {
-    let handlers: [(&'static str, Handler); 1] = [("status", handler!(status))];
+    let handlers: [(&'static str, Handler); 5] = [
+        ("status", handler!(status)),
+        ("register", handler!(register)),
+        ("handle-limit", handler!(handle_limit)),
+        ("users", handler!(users)),
+        ("connection-sync", handler!(connection_sync)),
+    ];
     handlers
         .into_iter()
         .map(|(name, handler)| {
@@ -82,14 +89,48 @@ pub(crate) fn for_requests(apps: &Apps) -> BTreeMap<&'static str, Function> {
         .collect()
 }
 
-/// The schedules.
-pub(crate) fn schedules(_apps: &Apps, _invoker: &Invoker) -> Schedules {
-    Schedules::new(Vec::new())
+/// The schedules, each with the interval that the deployment gives it.
+pub(crate) fn schedules(apps: &Apps, invoker: &Invoker) -> Schedules {
+    let sync = scheduled(apps, invoker, "connection-sync-schedule", |app| {
+        Box::pin(async move {
+            connection_sync::run(&app)
+                .await
+                .map_err(|failure| failed(&failure))
+        })
+    });
+    Schedules::new(vec![Schedule {
+        name: CONNECTION_SYNC,
+        every: SignedDuration::from_mins(15),
+        run: sync,
+    }])
 }
 
-/// Invokes the function `app` stands for with an event, as Lambda does, and makes JSON of what it answers.
+/// What a scheduled function does, as an invocation of it.
+fn scheduled<O: Serialize + Send + 'static>(
+    apps: &Apps,
+    invoker: &Invoker,
+    function: &'static str,
+    work: fn(Arc<App>) -> BoxFuture<'static, Result<O, Diagnostic>>,
+) -> Run {
+    let (app, invoker) = (Arc::new(apps.app(function)), invoker.clone());
+    Box::new(move || {
+        let (app, invoker) = (Arc::clone(&app), invoker.clone());
+        Box::pin(async move { invoke(&invoker, Arc::clone(&app), work(app)).await })
+    })
+}
+
+/// A failure as Lambda reports it.
+fn failed(failure: &dyn std::fmt::Display) -> Diagnostic {
+    Diagnostic {
+        error_type: "Retryable".to_owned(),
+        error_message: failure.to_string(),
+    }
+}
+
+/// Runs `work`, what the function that `app` belongs to does with an event, as an invocation of it, and makes JSON of
+/// what it answers.
 async fn invoke<O>(
-    invoker: Invoker,
+    invoker: &Invoker,
     app: Arc<App>,
     work: impl Future<Output = Result<O, Diagnostic>> + Send + 'static,
 ) -> Result<Value, String>

@@ -18,8 +18,11 @@ pub(crate) struct Schedule {
     /// The time between two starts.
     pub(crate) every: SignedDuration,
     /// Does it and tells the result, or the reason why it failed.
-    pub(crate) run: Box<dyn Fn() -> BoxFuture<'static, Result<Value, String>> + Send + Sync>,
+    pub(crate) run: Run,
 }
+
+/// Does what a schedule is for.
+pub(crate) type Run = Box<dyn Fn() -> BoxFuture<'static, Result<Value, String>> + Send + Sync>;
 
 /// All schedules.
 #[derive(Clone)]
