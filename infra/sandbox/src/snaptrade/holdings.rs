@@ -156,8 +156,7 @@ impl Account {
         })
     }
 
-    /// In the shape of `GET /connections/{id}/accounts` and `GET /accounts/all`. The number stands there
-    /// masked, and plain under its older name for clients of an older description.
+    /// In the shape of `GET /connections/{id}/accounts` and `GET /accounts/all`, where the number is masked.
     pub(super) fn shown_by_kind(&self) -> Value {
         let last_four = self
             .number
@@ -168,7 +167,6 @@ impl Account {
             "id": self.id,
             "connection_id": self.connection_id,
             "display_name": self.name,
-            "number": self.number,
             "masked_account_number": format!("****{last_four}"),
             "institution_account_id": self.institution_account_id,
             "institution_id": self.institution_id,
