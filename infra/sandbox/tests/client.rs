@@ -1,9 +1,5 @@
 //! Berth's own client of SnapTrade against the sandbox: what one sends and answers, the other understands.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
 
