@@ -3,8 +3,25 @@
 use std::net::TcpListener;
 
 use berth::snaptrade::http_client;
-use berth_local::{Announcement, Data, Options, SnapTrade, Stack, StartError, empty_data};
+use berth_local::{Announcement, Data, Fault, Options, SnapTrade, Stack, StartError, empty_data};
 use serde_json::{Value, json};
+
+/// Registers a user and gives the answer's status, request id and body.
+async fn register(stack: &Stack, user: &str) -> (u16, String, Value) {
+    let request = http_client()
+        .unwrap()
+        .post(format!("{}/api/snaptrade/register", stack.urls().api))
+        .bearer_auth(format!("dev:{user}"));
+    let response = request.send().await.unwrap();
+    let status = response.status().as_u16();
+    let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+    (status, id, response.json().await.unwrap())
+}
+
+async fn post(url: String) -> (u16, Value) {
+    let response = http_client().unwrap().post(url).send().await.unwrap();
+    (response.status().as_u16(), response.json().await.unwrap())
+}
 
 async fn get(url: String) -> Value {
     let response = http_client().unwrap().get(url).send().await.unwrap();
@@ -132,5 +149,73 @@ async fn the_clock_is_moved_by_the_second_or_to_a_time() {
     ] {
         assert_eq!(put(bad.clone()).await.status(), 400, "{bad}");
     }
+    stack.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_requests_calls_are_told_by_its_id_and_seen_at_both_ends() {
+    let stack = Stack::start(Options::default()).await.unwrap();
+    let (status, id, _) = register(&stack, "ada").await;
+    assert_eq!(status, 201);
+    let calls = get(format!("{}/__local/calls?request_id={id}", stack.urls().api)).await;
+    assert_eq!(calls.as_array().unwrap().len(), 1);
+    assert_eq!(
+        (&calls[0]["function"], &calls[0]["request_id"]),
+        (&json!("register"), &json!(id))
+    );
+    assert_eq!(calls[0]["dynamodb"], stack.dynamodb().calls_of("register"));
+    let received = get(format!("{}/__sandbox/requests", stack.urls().snaptrade)).await;
+    assert_eq!(calls[0]["snaptrade"], received.as_array().unwrap().len());
+    stack.shutdown().await;
+}
+
+#[tokio::test]
+async fn schedules_are_fired_by_name() {
+    let stack = Stack::start(Options::default()).await.unwrap();
+    let api = &stack.urls().api;
+    let (status, report) = post(format!("{api}/__local/schedules/connection-sync")).await;
+    assert_eq!((status, &report["complete"]), (200, &json!(true)));
+    let (status, refusal) = post(format!("{api}/__local/schedules/nothing")).await;
+    assert_eq!(status, 404);
+    assert!(
+        refusal["message"].as_str().unwrap().contains("connection-sync"),
+        "{refusal}"
+    );
+    stack.shutdown().await;
+}
+
+#[tokio::test]
+async fn users_survive_a_restart_and_emptying_the_store_leaves_the_sandbox_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = Stack::start(on(directory.path())).await.unwrap();
+    assert_eq!(register(&first, "ada").await.0, 201);
+    first.shutdown().await;
+    let second = Stack::start(on(directory.path())).await.unwrap();
+    assert_eq!(register(&second, "ada").await.0, 200);
+    let (status, emptied) = post(format!("{}/__local/reset", second.urls().api)).await;
+    assert_eq!(status, 200);
+    assert!(emptied["deleted"].as_u64().unwrap() > 0);
+    // The first list after a lost table finds the user that SnapTrade still has.
+    let (_, report) = post(format!("{}/__local/schedules/connection-sync", second.urls().api)).await;
+    assert_eq!(
+        (&report["added"], &report["upstream_count"]),
+        (&json!(1), &json!(1)),
+        "{report}"
+    );
+    second.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_write_whose_answer_is_lost_is_recognised_when_it_is_sent_again() {
+    let stack = Stack::start(Options::default()).await.unwrap();
+    stack
+        .dynamodb()
+        .fail_next_of("TransactWriteItems", 1, Fault::LostAnswer);
+    assert_eq!(register(&stack, "ada").await.0, 201);
+    stack.dynamodb().fail_next(1, Fault::Error500);
+    assert_eq!(register(&stack, "grace").await.0, 201);
+    let (_, report) = post(format!("{}/__local/schedules/connection-sync", stack.urls().api)).await;
+    assert_eq!(report["tracked_count"], 2, "{report}");
+    assert_eq!(report["upstream_count"], 2, "{report}");
     stack.shutdown().await;
 }
