@@ -24,6 +24,9 @@ pub(crate) enum InvocationError {
         /// Its limit.
         limit: Duration,
     },
+    /// The stack stopped.
+    #[error("the function {0} was ended because the stack stops")]
+    CutOff(&'static str),
 }
 
 /// Runs invocations, and knows how many run.
@@ -32,6 +35,7 @@ pub(crate) struct Invoker {
     log: Arc<CallLog>,
     limit: Duration,
     running: watch::Sender<usize>,
+    cut_off: watch::Sender<bool>,
 }
 
 impl Invoker {
@@ -41,6 +45,7 @@ impl Invoker {
             log,
             limit,
             running: watch::Sender::new(0),
+            cut_off: watch::Sender::new(false),
         }
     }
 
@@ -81,19 +86,33 @@ impl Invoker {
                 mail: counts.mail,
             });
         };
+        let mut cut_off = self.cut_off.subscribe();
         let task = tokio::spawn(async move {
             let _entry = entry;
-            let (output, counts) = in_invocation(invocation, tokio::time::timeout(limit, work)).await;
+            let work = async {
+                tokio::select! {
+                    output = work => Ok(output),
+                    () = tokio::time::sleep(limit) => Err(InvocationError::TimedOut { function, limit }),
+                    // The invoker's own end is none of the invocation's.
+                    Ok(_) = cut_off.wait_for(|cut_off| *cut_off) => Err(InvocationError::CutOff(function)),
+                }
+            };
+            let (output, counts) = in_invocation(invocation, work).await;
             record(output.as_ref().ok(), counts);
             output
         });
         let failed = match task.await {
             Ok(Ok(output)) => return Ok(output),
-            Ok(Err(_)) => InvocationError::TimedOut { function, limit },
+            Ok(Err(error)) => error,
             Err(_) => InvocationError::Panicked(function),
         };
         tracing::error!(error = %failed, "an invocation failed");
         Err(failed)
+    }
+
+    /// Ends all that runs, as a crash would.
+    pub(crate) fn cut_off(&self) {
+        self.cut_off.send_replace(true);
     }
 
     /// Waits until nothing runs any more.
@@ -149,7 +168,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_and_an_endless_invocation_are_errors_and_nothing_more() {
+    async fn a_panic_an_endless_invocation_and_a_stop_are_errors_and_nothing_more() {
         let (invoker, _) = invoker();
         let none = |(): &()| None;
         let panicked = invoker
@@ -160,6 +179,11 @@ mod tests {
             .invoke("status", "r-2", none, std::future::pending())
             .await;
         assert!(matches!(endless, Err(InvocationError::TimedOut { .. })));
+        invoker.cut_off();
+        let cut_off = invoker
+            .invoke("status", "r-3", none, std::future::pending())
+            .await;
+        assert_eq!(cut_off, Err(InvocationError::CutOff("status")));
         invoker.idle().await;
     }
 

@@ -197,6 +197,9 @@ impl Stack {
         if tokio::time::timeout(STOP_TIMEOUT, finished).await.is_err() {
             tracing::warn!("some requests did not finish in time and are cut off");
         }
+        // Before their surroundings go, so that none takes the end of those for an answer.
+        self.invoker.cut_off();
+        self.invoker.idle().await;
         if let Some(sandbox) = self.sandbox.take() {
             sandbox.shutdown().await;
         }
