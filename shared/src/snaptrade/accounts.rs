@@ -359,10 +359,10 @@ pub struct Position {
     /// The price of one that the brokerage last gave; of options the price per share.
     #[serde(default, deserialize_with = "lenient::decimal")]
     pub price: Option<Decimal>,
-    /// What the position cost.
+    /// What one cost on average; of options, what one share did. [`Position::total_cost`] is that of all.
     #[serde(default, deserialize_with = "lenient::decimal")]
     pub cost_basis: Option<Decimal>,
-    /// The currency of the price, by ISO 4217.
+    /// The currency of price and cost, by ISO 4217.
     #[serde(default, deserialize_with = "lenient::text")]
     pub currency: Option<String>,
     /// Whether the brokerage counts it as cash too; a money market fund, for instance.
@@ -371,6 +371,36 @@ pub struct Position {
     /// The purchases that it is made of, where the plan has them.
     #[serde(default, deserialize_with = "lenient::list")]
     pub tax_lots: Vec<TaxLot>,
+}
+
+impl Position {
+    /// How many of what the price is for make one unit: 100 shares for most options, else what the contract says, else 1.
+    #[must_use]
+    pub fn multiplier(&self) -> Decimal {
+        match &self.instrument {
+            Instrument::Option(option) => option.multiplier.unwrap_or(Decimal::ONE_HUNDRED),
+            Instrument::Future(future) => future.multiplier.unwrap_or(Decimal::ONE),
+            _ => Decimal::ONE,
+        }
+    }
+
+    /// What all of it is worth at the price given: units times price times multiplier, negative where it is sold short.
+    /// `None` where something is missing or the product is too large.
+    #[must_use]
+    pub fn market_value(&self) -> Option<Decimal> {
+        self.units?
+            .checked_mul(self.price?)?
+            .checked_mul(self.multiplier())
+    }
+
+    /// What all of it cost: units times average cost times multiplier, negative where it is sold short. `None` where
+    /// something is missing or the product is too large.
+    #[must_use]
+    pub fn total_cost(&self) -> Option<Decimal> {
+        self.units?
+            .checked_mul(self.cost_basis?)?
+            .checked_mul(self.multiplier())
+    }
 }
 
 /// One purchase that a position is made of.
@@ -1046,4 +1076,139 @@ pub(super) fn account_call<'a>(operation: &'static str, id: &AccountId, rest: &s
         .path("/accounts/")
         .segment(id.as_str())
         .path(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::test_server::{Server, ada, ok, verified};
+    use super::*;
+
+    fn decimal(text: &str) -> Option<Decimal> {
+        Some(text.parse().unwrap())
+    }
+
+    #[test]
+    fn an_account_is_read_however_odd_its_fields_are() {
+        let account: Account = serde_json::from_value(json!({
+            "id": "acc-1", "brokerage_authorization": "conn-1", "name": null, "number": 4242,
+            "created_date": "2026-02-03 04:05:06", "status": "hibernating", "account_category": "LOC",
+            "sync_status": {"transactions": {"initial_sync_completed": true, "last_successful_sync": "2026-02-02"},
+                "holdings": null},
+            "balance": {"total": {"amount": "12.50", "currency": "CAD"}}, "meta": {"x": []}, "brand_new": 1,
+        }))
+        .unwrap();
+        assert_eq!(account.number.as_deref(), Some("4242"));
+        assert_eq!(account.created_date.unwrap().to_string(), "2026-02-03T04:05:06Z");
+        assert_eq!(
+            account.status,
+            Some(AccountStatus::Other("hibernating".to_owned()))
+        );
+        assert_eq!(account.account_category, Some(AccountCategory::LineOfCredit));
+        let sync = account.sync_status.unwrap();
+        assert_eq!(
+            sync.transactions.unwrap().last_successful_sync,
+            Some(Date::constant(2026, 2, 2))
+        );
+        assert_eq!(sync.holdings, None);
+        assert_eq!(account.balance.unwrap().total.unwrap().amount, decimal("12.50"));
+        assert!(!account.is_paper);
+        assert!(serde_json::from_str::<Account>(r#"{"id":"a"}"#).is_err());
+    }
+
+    #[test]
+    fn numbers_keep_every_digit_they_were_sent_with() {
+        let balances = r#"[{"currency":{"code":"CAD"},"cash":1234567890.123456789012,"buying_power":"0.10"},{"cash":null}]"#;
+        let balances: Vec<Balance> = serde_json::from_str(balances).unwrap();
+        assert_eq!(balances[0].cash, decimal("1234567890.123456789012"));
+        assert_eq!(balances[0].buying_power.unwrap().to_string(), "0.10");
+        assert_eq!(balances[1], Balance::default());
+    }
+
+    #[test]
+    fn positions_of_all_kinds_are_read_and_valued() {
+        let positions = r#"{"results":[
+            {"instrument":{"kind":"stock","id":"i","symbol":"MAPLE.TO","raw_symbol":"MAPLE"},
+             "units":"10.5","price":"20.10","cost_basis":"18","currency":"CAD"},
+            {"instrument":{"kind":"option","symbol":"XYZ   270115P00012500","option_type":"PUT","strike_price":12.5,
+              "expiration_date":"2027-01-15","multiplier":"100","underlying":{"kind":"etf","symbol":"XYZ"}},
+             "units":"-2","price":1.25,"cost_basis":"1.10"},
+            {"instrument":{"kind":"future","symbol":"ABZ6","root_symbol":"AB","multiplier":"50"},
+             "units":1,"price":"3"},
+            {"instrument":{"kind":"meme","symbol":"HA","weight":1.5},"units":null}
+        ],"data_freshness":{"as_of":"2026-02-03T04:05:06Z"}}"#;
+        let positions: Positions = serde_json::from_str(positions).unwrap();
+        let [stock, option, future, unknown] = &positions.results[..] else {
+            panic!()
+        };
+        assert_eq!(stock.instrument.symbol(), Some("MAPLE.TO"));
+        assert_eq!(
+            (stock.market_value(), stock.total_cost()),
+            (decimal("211.05"), decimal("189"))
+        );
+        let Instrument::Option(contract) = &option.instrument else {
+            panic!()
+        };
+        assert_eq!(contract.option_type, Some(OptionType::Put));
+        assert_eq!(contract.underlying.as_ref().map(Instrument::kind), Some("etf"));
+        assert_eq!(
+            (option.market_value(), option.total_cost()),
+            (decimal("-250"), decimal("-220"))
+        );
+        assert_eq!(
+            (future.market_value(), future.total_cost()),
+            (decimal("150"), None)
+        );
+        assert_eq!(
+            (unknown.instrument.kind(), unknown.instrument.symbol()),
+            ("meme", Some("HA"))
+        );
+        assert_eq!(unknown.market_value(), None);
+    }
+
+    #[tokio::test]
+    async fn transactions_are_listed_page_by_page_to_the_last() {
+        let page = |ids: &[&str], offset: usize| {
+            let data: Vec<_> = ids
+                .iter()
+                .map(|id| json!({"id": id, "type": "BUY", "amount": -1.5}))
+                .collect();
+            ok(&json!({"data": data, "pagination": {"offset": offset, "limit": 2, "total": 3}}).to_string())
+        };
+        let server = Server::start(vec![page(&["a", "b"], 0), page(&["c"], 2)]).await;
+        let (client, user, account) = (server.client(), ada(), AccountId::new("acc 1"));
+        let filter = ActivityFilter {
+            start_date: Some(Date::constant(2026, 1, 1)),
+            end_date: None,
+            types: vec![ActivityType::Buy, ActivityType::Other("NEW ONE".to_owned())],
+        };
+        let all = client
+            .account_activities(&user, &account, &filter)
+            .collect()
+            .await
+            .unwrap();
+        let ids: Vec<_> = all.iter().filter_map(|activity| activity.id.as_deref()).collect();
+        assert_eq!(ids, ["a", "b", "c"]);
+        let arrived = server.arrived();
+        assert_eq!(arrived.len(), 2);
+        assert!(arrived.iter().all(verified));
+        assert_eq!(arrived[0].path, "/accounts/acc%201/activities");
+        assert!(
+            arrived[1]
+                .query
+                .ends_with("&startDate=2026-01-01&offset=2&limit=1000&type=BUY%2CNEW%20ONE")
+        );
+    }
+
+    #[tokio::test]
+    async fn pages_without_a_total_end_with_the_first_that_is_not_full() {
+        let server = Server::start(vec![ok(r#"{"data":[{"id":"a"}]}"#)]).await;
+        let (client, user, account) = (server.client(), ada(), AccountId::new("a"));
+        let filter = ActivityFilter::default();
+        let mut pages = client.account_activities(&user, &account, &filter);
+        assert_eq!(pages.next_page().await.unwrap().map(|page| page.len()), Some(1));
+        assert_eq!(pages.next_page().await.unwrap(), None);
+        assert_eq!(server.arrived().len(), 1);
+    }
 }

@@ -605,181 +605,12 @@ mod tests {
 
     use proptest::prelude::*;
     use secrecy::SecretString;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::{TcpListener, TcpStream};
+    use tokio::net::TcpListener;
 
-    use super::super::{LoginRequest, UserSecret};
+    use super::super::LoginRequest;
+    use super::super::test_server::{Act, KEY, Server, USER_SECRET, ada, client, ok, verified};
     use super::*;
-    use crate::ids::UpstreamId;
     use crate::telemetry::{Invocation, in_invocation};
-
-    const KEY: &str = "consumer-key-in-test";
-    const USER_SECRET: &str = "user secret/in test";
-
-    /// What the server does with one request.
-    #[derive(Debug, Clone)]
-    enum Act {
-        /// Answers with a status, further headers and a body.
-        Answer(u16, &'static str, String),
-        /// Answers with these bytes and closes.
-        Raw(&'static [u8]),
-        /// Reads the request and closes.
-        Drop,
-        /// Reads the request and never answers.
-        Hang,
-        /// Sends the beginning of an answer and never the rest.
-        HangInBody(u16),
-    }
-
-    fn ok(body: &str) -> Act {
-        Act::Answer(200, "", body.to_owned())
-    }
-
-    /// A request as it arrived.
-    #[derive(Debug, Clone)]
-    struct Arrived {
-        method: String,
-        path: String,
-        query: String,
-        signature: String,
-        body: String,
-    }
-
-    /// A real HTTP server on a port of its own. It does one act after the other, the last one again and again.
-    struct Server {
-        url: String,
-        arrived: Arc<Mutex<Vec<Arrived>>>,
-    }
-
-    impl Server {
-        async fn start(acts: Vec<Act>) -> Self {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let url = format!("http://{}", listener.local_addr().unwrap());
-            let arrived = Arc::new(Mutex::new(Vec::new()));
-            let log = Arc::clone(&arrived);
-            tokio::spawn(async move {
-                let next = Arc::new(AtomicUsize::new(0));
-                loop {
-                    let (stream, _) = listener.accept().await.unwrap();
-                    tokio::spawn(serve(stream, acts.clone(), Arc::clone(&next), Arc::clone(&log)));
-                }
-            });
-            Self { url, arrived }
-        }
-
-        fn arrived(&self) -> Vec<Arrived> {
-            self.arrived.lock().unwrap().clone()
-        }
-
-        fn client(&self) -> Client {
-            self.client_below("")
-        }
-
-        fn client_below(&self, path: &str) -> Client {
-            let credentials = Credentials {
-                client_id: "CLIENT 1".to_owned(),
-                consumer_key: SecretString::from(KEY),
-            };
-            client(&format!("{}{path}", self.url), Cached::fixed(credentials))
-        }
-    }
-
-    fn client(url: &str, credentials: Cached<Credentials>) -> Client {
-        Client::new(ClientOptions {
-            base_url: BaseUrl::parse(url).unwrap(),
-            credentials: Arc::new(credentials),
-            clock: Clock::system(),
-            http: super::super::http_client().unwrap(),
-            timeout: Duration::from_secs(5),
-        })
-    }
-
-    async fn serve(
-        mut stream: TcpStream,
-        acts: Vec<Act>,
-        next: Arc<AtomicUsize>,
-        log: Arc<Mutex<Vec<Arrived>>>,
-    ) {
-        while let Some(arrived) = read_request(&mut stream).await {
-            log.lock().unwrap().push(arrived);
-            let index = next.fetch_add(1, Ordering::Relaxed).min(acts.len() - 1);
-            match &acts[index] {
-                Act::Answer(status, headers, body) => {
-                    let answer = format!(
-                        "HTTP/1.1 {status} X\r\nx-request-id: req-1\r\n{headers}content-length: {}\r\n\r\n{body}",
-                        body.len()
-                    );
-                    stream.write_all(answer.as_bytes()).await.unwrap();
-                }
-                Act::Raw(bytes) => {
-                    stream.write_all(bytes).await.unwrap();
-                    return;
-                }
-                Act::Drop => return,
-                Act::Hang => std::future::pending().await,
-                Act::HangInBody(status) => {
-                    let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: 100\r\n\r\n{{");
-                    stream.write_all(answer.as_bytes()).await.unwrap();
-                    std::future::pending().await
-                }
-            }
-        }
-    }
-
-    async fn read_request(stream: &mut TcpStream) -> Option<Arrived> {
-        let mut bytes = Vec::new();
-        let head_ends = loop {
-            if let Some(at) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
-                break at + 4;
-            }
-            let mut buffer = [0; 4096];
-            let read = stream.read(&mut buffer).await.ok().filter(|read| *read > 0)?;
-            bytes.extend_from_slice(&buffer[..read]);
-        };
-        let head = String::from_utf8(bytes[..head_ends].to_vec()).unwrap();
-        let header = |name: &str| {
-            head.lines()
-                .filter_map(|line| line.split_once(": "))
-                .find(|(key, _)| key.eq_ignore_ascii_case(name))
-                .map(|(_, value)| value.to_owned())
-        };
-        let length: usize = header("content-length").map_or(0, |length| length.parse().unwrap());
-        while bytes.len() < head_ends + length {
-            let mut buffer = [0; 4096];
-            let read = stream.read(&mut buffer).await.ok().filter(|read| *read > 0)?;
-            bytes.extend_from_slice(&buffer[..read]);
-        }
-        let mut first = head.lines().next()?.split(' ');
-        let method = first.next()?.to_owned();
-        let (path, query) = first
-            .next()
-            .map(|target| target.split_once('?').unwrap_or((target, "")))?;
-        Some(Arrived {
-            method,
-            path: path.to_owned(),
-            query: query.to_owned(),
-            signature: header("signature").unwrap_or_default(),
-            body: String::from_utf8(bytes[head_ends..].to_vec()).unwrap(),
-        })
-    }
-
-    fn ada() -> UserCredentials {
-        UserCredentials {
-            user_id: UpstreamId::from_snaptrade("ada|1~abc"),
-            user_secret: UserSecret::new(USER_SECRET),
-        }
-    }
-
-    fn verified(arrived: &Arrived) -> bool {
-        let body = (!arrived.body.is_empty()).then(|| serde_json::from_str::<Value>(&arrived.body).unwrap());
-        signature::verify(
-            &SecretString::from(KEY),
-            body.as_ref(),
-            &arrived.path,
-            &arrived.query,
-            &arrived.signature,
-        )
-    }
 
     #[tokio::test]
     async fn what_is_sent_is_what_is_signed_with_the_base_urls_path_included() {
@@ -1056,13 +887,13 @@ mod tests {
 
         let server = Server::start(vec![refusal()]).await;
         let (credentials, loads) = credentials_that_change(&["same"]);
-        let client = super::tests::client(&server.url, credentials);
+        let client = super::super::test_server::client(&server.url, credentials);
         assert_eq!(client.list_users().await.unwrap_err().kind, ErrorKind::Signature);
         assert_eq!((server.arrived().len(), loads.load(Ordering::Relaxed)), (1, 2));
 
         let server = Server::start(vec![refusal()]).await;
         let (credentials, _) = credentials_that_change(&["a", "b", "c", "d"]);
-        let client = super::tests::client(&server.url, credentials);
+        let client = super::super::test_server::client(&server.url, credentials);
         assert_eq!(client.list_users().await.unwrap_err().kind, ErrorKind::Signature);
         assert_eq!(server.arrived().len(), 2);
     }

@@ -264,3 +264,45 @@ impl Client {
         Ok(rates.data)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(json: &str) -> Option<FreshnessMode> {
+        let json = format!(r#"{{"id":"c","data_freshness_mode":{json}}}"#);
+        serde_json::from_str::<Connection>(&json)
+            .unwrap()
+            .data_freshness_mode
+    }
+
+    #[test]
+    fn the_freshness_is_one_word_or_two() {
+        let both = |word: &str| {
+            Some(FreshnessMode {
+                institution: Freshness::from(word),
+                snaptrade: Freshness::from(word),
+            })
+        };
+        assert_eq!(mode(r#""realtime""#), both("realtime"));
+        assert_eq!(mode(r#""hourly""#), both("hourly"));
+        let two = mode(r#"{"institution":"realtime","snaptrade":"delayed"}"#).unwrap();
+        assert_eq!(
+            (two.institution, two.snaptrade),
+            (Freshness::Realtime, Freshness::Delayed)
+        );
+        for odd in ["null", "5", "[]", r#"{"institution":"realtime"}"#] {
+            assert_eq!(mode(odd), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_connection_says_whether_it_is_disabled_and_what_it_may_be_used_for() {
+        let json = r#"{"id":"c","type":"trade","disabled":true,"disabled_date":"2026-01-02T03:04:05.6Z",
+            "brokerage":{"id":"b","slug":"SANDBOX","allows_trading":null},"meta":{}}"#;
+        let connection: Connection = serde_json::from_str(json).unwrap();
+        assert!(connection.disabled && connection.disabled_date.is_some());
+        assert_eq!(connection.connection_type, Some(ConnectionType::Trade));
+        assert_eq!(connection.brokerage.unwrap().slug.as_deref(), Some("SANDBOX"));
+    }
+}

@@ -20,6 +20,8 @@ mod lenient;
 mod orders;
 mod reference;
 pub mod signature;
+#[cfg(test)]
+mod test_server;
 mod trading;
 mod users;
 pub mod webhook;

@@ -29,7 +29,7 @@ open_enum! {
     /// How an order is doing.
     OrderStatus {
         /// Nothing is known.
-        None = "NONE",
+        NotKnown = "NONE",
         /// It was sent.
         Pending = "PENDING",
         /// The brokerage has taken it.
@@ -720,3 +720,60 @@ impl Client {
 
 /// What the brokerage itself said of something, where SnapTrade passes it on.
 pub type RawResponse = Value;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_is_read_with_numbers_as_text_or_as_numbers() {
+        let json = r#"{"brokerage_order_id":123,"status":"EXECUTED","action":"BUY","total_quantity":"10.5",
+            "filled_quantity":10.5,"execution_price":null,"limit_price":"","order_type":"Limit","time_in_force":"GTC",
+            "time_placed":"2026-01-02T03:04:05Z","universal_symbol":null,"trailing_stop":{"amount":"0.60","type":"PERCENT"},
+            "option_symbol":{"id":"o","ticker":"XYZ   270115P00012500","option_type":"PUT","strike_price":12.5}}"#;
+        let order: Order = serde_json::from_str(json).unwrap();
+        assert_eq!(order.brokerage_order_id, Some(OrderId::new("123")));
+        assert_eq!(order.total_quantity, order.filled_quantity);
+        assert_eq!((order.execution_price, order.limit_price), (None, None));
+        assert_eq!(order.trailing_stop.unwrap().trail_type, Some(TrailType::Percent));
+        assert_eq!(
+            order.option_symbol.unwrap().strike_price.unwrap().to_string(),
+            "12.5"
+        );
+    }
+
+    #[test]
+    fn the_newest_forms_types_are_told_apart_by_kind() {
+        let read = |json: &str| serde_json::from_str::<KindOrderType>(json).unwrap();
+        let price = |text: &str| Some(text.parse().unwrap());
+        assert_eq!(read(r#"{"kind":"market"}"#), KindOrderType::Market);
+        let limit_price = price("7.25");
+        assert_eq!(
+            read(r#"{"kind":"limit","limit_price":"7.25"}"#),
+            KindOrderType::Limit { limit_price }
+        );
+        let trailing =
+            read(r#"{"kind":"trailing_stop","trail":{"amount":"1","type":"DOLLAR"},"stop_price":null}"#);
+        assert!(matches!(
+            trailing,
+            KindOrderType::TrailingStop {
+                trail: Some(_),
+                stop_price: None
+            }
+        ));
+        for (json, word) in [
+            (
+                r#"{"kind":"other","raw_type":"ICEBERG","limit_price":"1"}"#,
+                "ICEBERG",
+            ),
+            (r#"{"kind":"brand_new","limit_price":1}"#, "brand_new"),
+        ] {
+            let other = KindOrderType::Other {
+                raw_type: word.to_owned(),
+                limit_price: price("1"),
+                stop_price: None,
+            };
+            assert_eq!(read(json), other);
+        }
+    }
+}

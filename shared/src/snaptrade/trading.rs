@@ -1029,3 +1029,199 @@ impl Client {
         Ok(answer.success)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::test_server::{Act, Server, ada, ok, verified};
+    use super::super::{ErrorKind, Outcome, RecentOrders};
+    use super::*;
+
+    fn order(price: &str) -> OrderForm {
+        OrderForm {
+            account_id: AccountId::new("acc-1"),
+            action: Action::BuyToOpen,
+            universal_symbol_id: None,
+            symbol: Some("XYZ   270115P00012500".to_owned()),
+            order_type: OrderType::Limit,
+            time_in_force: TimeInForce::Day,
+            trading_session: None,
+            expiry_date: None,
+            price: Some(price.parse().unwrap()),
+            stop: None,
+            units: Some("3.0".parse().unwrap()),
+            notional_value: None,
+            client_order_id: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn an_order_is_sent_with_exact_numbers_and_only_once() {
+        let server = Server::start(vec![Act::Drop]).await;
+        let error = server
+            .client()
+            .place_order(&ada(), &order("12.340"))
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (error.kind, error.outcome()),
+            (ErrorKind::Unreachable, Outcome::Unknown)
+        );
+        let [arrived] = &server.arrived()[..] else {
+            panic!()
+        };
+        assert!(verified(arrived));
+        assert_eq!(
+            arrived.body,
+            concat!(
+                r#"{"account_id":"acc-1","action":"BUY_TO_OPEN","order_type":"Limit","price":12.34,"#,
+                r#""symbol":"XYZ   270115P00012500","time_in_force":"Day","units":3}"#
+            )
+        );
+    }
+
+    #[tokio::test]
+    async fn an_order_whose_price_cannot_be_sent_exactly_is_not_sent() {
+        let server = Server::start(vec![ok("{}")]).await;
+        let form = order("12.345678901234567890123");
+        let error = server.client().place_order(&ada(), &form).await.unwrap_err();
+        assert_eq!(
+            (error.kind, error.outcome()),
+            (ErrorKind::Invalid, Outcome::Refused)
+        );
+        assert!(error.to_string().contains("too many digits"), "{error}");
+        assert!(server.arrived().is_empty());
+    }
+
+    #[tokio::test]
+    async fn nothing_that_trades_or_costs_is_ever_sent_again() {
+        let server = Server::start(vec![Act::Answer(503, "retry-after: 0\r\n", String::new())]).await;
+        let (client, user, account) = (server.client(), ada(), AccountId::new("a"));
+        let id = OrderId::new("o/1");
+        let mleg = MlegForm {
+            order_type: MlegOrderType::Limit,
+            time_in_force: TimeInForce::Day,
+            limit_price: Some("1.05".parse().unwrap()),
+            stop_price: None,
+            price_effect: Some(PriceEffect::Debit),
+            legs: Vec::new(),
+        };
+        let crypto = CryptoOrderForm {
+            instrument: TradingInstrument {
+                symbol: "ETH-EUR".to_owned(),
+                instrument_type: InstrumentType::CryptocurrencyPair,
+            },
+            side: Action::Sell,
+            order_type: CryptoOrderType::Market,
+            time_in_force: TimeInForce::GoodTilCanceled,
+            amount: "0.5".parse().unwrap(),
+            limit_price: None,
+            stop_price: None,
+            post_only: None,
+            expiration_date: None,
+        };
+        let simple = SimpleOrderForm {
+            order_type: SimpleOrderType::Market,
+            time_in_force: TimeInForce::Day,
+            legs: vec![SimpleOrderLeg {
+                instrument: SimpleInstrument {
+                    kind: SimpleInstrumentKind::Equity,
+                    symbol: "XYZ".to_owned(),
+                },
+                action: Action::Buy,
+                units: Some("2".parse().unwrap()),
+            }],
+            limit_price: None,
+            stop_price: None,
+            price_effect: None,
+            client_order_id: None,
+            expiry_date: None,
+            notional_value: None,
+            trading_session: Some(TradingSession::Extended),
+        };
+        let trade = TradeId::new("t");
+        assert!(client.place_order(&user, &order("1")).await.is_err());
+        assert!(
+            client
+                .place_checked_order(&user, &trade, Confirmed::Wait)
+                .await
+                .is_err()
+        );
+        assert!(client.cancel_order(&user, &account, &id).await.is_err());
+        assert!(client.option_impact(&user, &account, &mleg).await.is_err());
+        assert!(client.place_option_order(&user, &account, &mleg).await.is_err());
+        assert!(
+            client
+                .preview_crypto_order(&user, &account, &crypto)
+                .await
+                .is_err()
+        );
+        assert!(client.place_crypto_order(&user, &account, &crypto).await.is_err());
+        assert!(client.place_simple_order(&user, &account, &simple).await.is_err());
+        assert!(client.add_trade_detection(&user, &account, 60).await.is_err());
+        assert!(
+            client
+                .account_recent_orders_v2(&user, &account, RecentOrders::All)
+                .await
+                .is_err()
+        );
+        let sent: Vec<_> = server
+            .arrived()
+            .iter()
+            .map(|call| format!("{} {}", call.path, call.body))
+            .collect();
+        assert_eq!(
+            sent[1..],
+            [
+                r#"/trade/t {"wait_to_confirm":true}"#,
+                r#"/accounts/a/trading/cancel {"brokerage_order_id":"o/1"}"#,
+                concat!(
+                    r#"/accounts/a/trading/options/impact {"legs":[],"limit_price":"1.05","order_type":"LIMIT","#,
+                    r#""price_effect":"DEBIT","time_in_force":"Day"}"#
+                ),
+                concat!(
+                    r#"/accounts/a/trading/options {"legs":[],"limit_price":"1.05","order_type":"LIMIT","#,
+                    r#""price_effect":"DEBIT","time_in_force":"Day"}"#
+                ),
+                concat!(
+                    r#"/accounts/a/trading/crypto/preview {"amount":"0.5","instrument":{"symbol":"ETH-EUR","#,
+                    r#""type":"CRYPTOCURRENCY_PAIR"},"side":"SELL","time_in_force":"GTC","type":"MARKET"}"#
+                ),
+                concat!(
+                    r#"/accounts/a/trading/crypto {"amount":"0.5","instrument":{"symbol":"ETH-EUR","#,
+                    r#""type":"CRYPTOCURRENCY_PAIR"},"side":"SELL","time_in_force":"GTC","type":"MARKET"}"#
+                ),
+                concat!(
+                    r#"/accounts/a/trading/simple {"legs":[{"action":"buy","instrument":{"kind":"equity","#,
+                    r#""symbol":"XYZ"},"units":"2"}],"order_type":"market","time_in_force":"day","#,
+                    r#""trading_session":"extended"}"#
+                ),
+                r#"/snapTrade/tradeDetection/subscriptions {"account_id":"a","check_interval_seconds":60}"#,
+                "/accounts/a/recentOrders/v2 ",
+            ]
+        );
+        assert!(server.arrived().iter().all(verified));
+    }
+
+    #[tokio::test]
+    async fn what_stands_in_a_path_or_a_query_is_encoded() {
+        let server = Server::start(vec![ok("[]"), ok("{}")]).await;
+        let (client, user, account) = (server.client(), ada(), AccountId::new("a"));
+        let tickers = ["BRK.B".to_owned(), "A&B".to_owned()];
+        let quotes = client
+            .account_quotes(&user, &account, QuoteSymbols::Tickers(&tickers))
+            .await;
+        assert_eq!(quotes.unwrap(), []);
+        client.crypto_quote(&user, &account, "BTC/USD").await.unwrap();
+        let arrived = server.arrived();
+        assert!(
+            arrived[0]
+                .query
+                .ends_with("&symbols=BRK.B%2CA%26B&use_ticker=true")
+        );
+        assert_eq!(
+            arrived[1].path,
+            "/accounts/a/trading/instruments/cryptocurrencyPairs/BTC%2FUSD/quote"
+        );
+        assert!(arrived.iter().all(verified));
+    }
+}
