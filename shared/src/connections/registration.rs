@@ -13,8 +13,8 @@ use jiff::Timestamp;
 use super::adoption::{Adopted, Adoption};
 use super::clearing::{Cleared, Clearing, SHORT_WAIT};
 use super::machine::{
-    Author, Change, CommitOutcome, Context, Effect, Enrolment, Entry, Expect, Fault, Guard, Input, Machine,
-    Next, Obstacle, Roster, SlotsChange, Transition, Write,
+    Author, Change, Commit, CommitOutcome, Context, Effect, Enrolment, Entry, Expect, Fault, Guard, Input,
+    Machine, Next, Obstacle, Roster, SlotsChange, Transition, Write,
 };
 use super::opening::{Opened, Opening, unknown_ids};
 use super::policy::{self, Reason};
@@ -35,6 +35,9 @@ pub const MAX_HELD: usize = 100;
 
 /// How often the whole decision is begun anew when others were faster.
 const MAX_ROUNDS: u32 = 8;
+
+/// How often a reservation is sent whose outcome the store does not tell.
+const MAX_COMMITS: u32 = 3;
 
 /// How often a stored secret's write is decided anew.
 const MAX_ACTIVATIONS: u32 = 3;
@@ -214,6 +217,37 @@ pub fn accept(ghost: &Ghost, now: Timestamp) -> Write {
     }
 }
 
+/// A reservation that is about to be written.
+struct Taking<'a> {
+    step: &'a str,
+    action: &'a str,
+    guard: Guard,
+    in_use: i32,
+    release: Vec<Stem>,
+    expect: Expect,
+    place: Place,
+    writes: Vec<Write>,
+    detail: &'a [(&'a str, &'a str)],
+}
+
+impl<'a> Taking<'a> {
+    /// One that moves a place to a user who has no record yet. The step, the action and what else is written name the
+    /// way to the place.
+    fn new(step: &'a str, action: &'a str, place: Place, writes: Vec<Write>) -> Self {
+        Self {
+            step,
+            action,
+            guard: Guard::Any,
+            in_use: 0,
+            release: Vec::new(),
+            expect: Expect::Absent,
+            place,
+            writes,
+            detail: &[],
+        }
+    }
+}
+
 /// Registers a user, or holds a place for one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Registration {
@@ -231,6 +265,7 @@ pub struct Registration {
     waited_for_rate: bool,
     limit_refusals: u32,
     activations: u32,
+    activation_unknown: bool,
     phase: Phase,
 }
 
@@ -240,7 +275,7 @@ enum Phase {
     Looking,
     Opening(Box<Opening>),
     /// A reservation is being written; it is this attempt's if it is.
-    Reserving(Box<Place>),
+    Reserving(Box<Place>, Box<Commit>, u32),
     /// The user's own place is being read, which ran out of time.
     ReadingOwn,
     /// Another user's place is being read, which ran out of time.
@@ -284,6 +319,7 @@ impl Registration {
             waited_for_rate: false,
             limit_refusals: 0,
             activations: 0,
+            activation_unknown: false,
             phase: Phase::Start,
         }
     }
@@ -313,7 +349,9 @@ impl Registration {
         if let Some(user) = entry.user {
             return match &user.state {
                 UserState::Active(active) => self.enter_active(&user, active, in_use, context),
-                UserState::Reserved(reservation) => self.enter_reserved(&user, reservation, in_use, context),
+                UserState::Reserved(reservation) => {
+                    self.enter_reserved(&user, reservation, entry.hold.as_ref(), in_use, context)
+                }
             };
         }
         let open = entry
@@ -376,13 +414,17 @@ impl Registration {
         &mut self,
         user: &UserRecord,
         reservation: &Reservation,
+        last_hold: Option<&HoldRecord>,
         in_use: u32,
         context: &mut Context<'_>,
     ) -> Step {
+        let wants_hold = self.wish.intent == Intent::Hold;
         if timing::expired(reservation.until, context.now) {
+            if wants_hold && let Some(refusal) = self.throttle(last_hold, context.now) {
+                return Self::refuse(refusal);
+            }
             return self.go(Phase::ReadingOwn, Effect::ReadReservation(self.stem.clone()));
         }
-        let wants_hold = self.wish.intent == Intent::Hold;
         match reservation.kind {
             ReservationKind::Hold if wants_hold => Next::Done(Ok(Granted::Held {
                 until: Some(reservation.until),
@@ -448,6 +490,14 @@ impl Registration {
         self.go(Phase::Nominating, Effect::ReadCandidates(self.wish.policy))
     }
 
+    /// Whether `user` holds a place unused that this wish may use.
+    fn may_use(&self, user: &UserRecord) -> bool {
+        self.wish.intent == Intent::Register
+            && user
+                .reservation()
+                .is_some_and(|reservation| reservation.kind == ReservationKind::Hold)
+    }
+
     // Reservations.
 
     /// A reservation of this attempt that owes `after`.
@@ -502,24 +552,19 @@ impl Registration {
             .collect()
     }
 
-    /// The commit that makes `record` this attempt's, with what else it writes.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each is one part of the one commit that every way to a place makes"
-    )]
-    fn reserve(
-        &mut self,
-        step: &str,
-        action: &str,
-        guard: Guard,
-        in_use: i32,
-        release: Vec<Stem>,
-        expect: Expect,
-        place: Place,
-        mut writes: Vec<Write>,
-        detail: &[(&str, &str)],
-        context: &Context<'_>,
-    ) -> Step {
+    /// Writes a reservation that makes a place this attempt's.
+    fn reserve(&mut self, taking: Taking<'_>, context: &Context<'_>) -> Step {
+        let Taking {
+            step,
+            action,
+            guard,
+            in_use,
+            release,
+            expect,
+            place,
+            mut writes,
+            detail,
+        } = taking;
         // A hold must see the holds there are, so it depends on everything that was read of the places.
         let guard = match (self.wish.intent, &self.slots) {
             (Intent::Hold, Some(slots)) => Guard::Revision(slots.rev),
@@ -533,16 +578,13 @@ impl Registration {
             until: reservation.until,
             kind: reservation.kind,
         };
-        let hold = match reservation.kind {
-            ReservationKind::Hold => Change::Put(Box::new(HoldRecord {
+        if reservation.kind == ReservationKind::Hold {
+            let note = HoldRecord {
                 until: reservation.until,
-            })),
-            ReservationKind::Register | ReservationKind::Leave => Change::Same,
-        };
-        if let Change::Put(_) = hold {
+            };
             writes.push(Write::Hold {
                 stem: self.stem.clone(),
-                becomes: hold,
+                becomes: Change::Put(Box::new(note)),
             });
         }
         writes.push(Write::User {
@@ -557,9 +599,16 @@ impl Registration {
             release,
             gives_up: false,
         });
-        let audit = vec![self.author.audit(&self.stem, action, detail)];
+        let mut audit = vec![self.author.audit(&self.stem, action, detail)];
+        if let Some(victim) = place.ghosts.iter().find_map(|ghost| ghost.was.as_deref()) {
+            // The one who gave way has the same line in their own trail.
+            audit.push(self.author.audit(&victim.stem(), "user.evicted", detail));
+        }
         let commit = self.author.commit(step, context.now, slots, writes, audit);
-        self.go(Phase::Reserving(Box::new(place)), Effect::Commit(commit))
+        self.go(
+            Phase::Reserving(Box::new(place), commit.clone(), 1),
+            Effect::Commit(commit),
+        )
     }
 
     /// That nobody of this user's name is listed without a secret here.
@@ -583,18 +632,12 @@ impl Registration {
         let place = Place::new(self.reservation(Vec::new(), context), Vec::new());
         let writes = vec![self.no_foreign()];
         let guard = Guard::Room { max: self.wish.max };
-        self.reserve(
-            "reserve",
-            "place.reserved",
+        let taking = Taking {
             guard,
-            1,
-            vec![],
-            Expect::Absent,
-            place,
-            writes,
-            &[],
-            context,
-        )
+            in_use: 1,
+            ..Taking::new("reserve", "place.reserved", place, writes)
+        };
+        self.reserve(taking, context)
     }
 
     fn replace_foreign(&mut self, foreign: &ForeignRecord, context: &mut Context<'_>) -> Step {
@@ -612,19 +655,11 @@ impl Registration {
         record.protected = foreign.protected;
         let place = Place::new(record, vec![ghost]);
         let detail = [("replaces", foreign.upstream.as_str())];
-        let expect = Expect::Absent;
-        self.reserve(
-            "replace",
-            "place.replaced",
-            Guard::Any,
-            0,
-            vec![],
-            expect,
-            place,
-            writes,
-            &detail,
-            context,
-        )
+        let taking = Taking {
+            detail: &detail,
+            ..Taking::new("replace", "place.replaced", place, writes)
+        };
+        self.reserve(taking, context)
     }
 
     fn renew(&mut self, user: &UserRecord, active: &ActiveUser, context: &mut Context<'_>) -> Step {
@@ -636,24 +671,18 @@ impl Registration {
         let place = Place::new(record, vec![ghost]);
         let detail = [("replaces", active.upstream.as_str())];
         let expect = Expect::Revision(user.rev);
-        self.reserve(
-            "renew",
-            "place.renewed",
-            Guard::Any,
-            0,
-            vec![],
+        let taking = Taking {
             expect,
-            place,
-            writes,
-            &detail,
-            context,
-        )
+            detail: &detail,
+            ..Taking::new("renew", "place.renewed", place, writes)
+        };
+        self.reserve(taking, context)
     }
 
     fn use_hold(&mut self, user: &UserRecord, reservation: &Reservation, context: &mut Context<'_>) -> Step {
         if !reservation.after.is_empty() {
-            // Whoever holds the place is still clearing it.
-            return Self::refuse(Refusal::InProgress { retry_after: 2 });
+            // Whoever was clearing the place may be gone; what it owes goes over with it.
+            return self.go(Phase::ReadingOwn, Effect::ReadReservation(self.stem.clone()));
         }
         let mut record = self.reservation(Vec::new(), context);
         record.rev = user.rev + 1;
@@ -666,25 +695,24 @@ impl Registration {
         }];
         let place = Place::new(record, Vec::new());
         let expect = Expect::Revision(user.rev);
-        self.reserve(
-            "use",
-            "place.used",
-            Guard::Any,
-            0,
-            vec![],
+        let taking = Taking {
             expect,
-            place,
-            writes,
-            &[],
-            context,
-        )
+            ..Taking::new("use", "place.used", place, writes)
+        };
+        self.reserve(taking, context)
     }
 
     /// Takes over the user's own reservation, which ran out of time.
     fn take_over(&mut self, old: &UserRecord, ghosts: &[Ghost], context: &mut Context<'_>) -> Step {
-        let Some((record, ghosts, writes)) = self.taken(old, ghosts, context) else {
+        let Some((record, ghosts, mut writes)) = self.taken(old, ghosts, context) else {
             return Self::refuse(Refusal::DeletionPending { retry_after: 60 });
         };
+        if self.may_use(old) {
+            writes.push(Write::Hold {
+                stem: self.stem.clone(),
+                becomes: Change::Gone,
+            });
+        }
         let record = UserRecord {
             rev: old.rev + 1,
             protected: old.protected,
@@ -692,18 +720,11 @@ impl Registration {
         };
         let place = Place::new(record, ghosts);
         let expect = Expect::Revision(old.rev);
-        self.reserve(
-            "takeover",
-            "place.taken_over",
-            Guard::Any,
-            0,
-            vec![],
+        let taking = Taking {
             expect,
-            place,
-            writes,
-            &[],
-            context,
-        )
+            ..Taking::new("takeover", "place.taken_over", place, writes)
+        };
+        self.reserve(taking, context)
     }
 
     /// Takes another user's reservation, which ran out of time.
@@ -721,19 +742,12 @@ impl Registration {
         let place = Place::new(record, ghosts);
         let detail = [("from", theirs.as_str())];
         let release = vec![theirs.clone()];
-        let expect = Expect::Absent;
-        self.reserve(
-            "expired",
-            "place.taken",
-            Guard::Any,
-            0,
+        let taking = Taking {
             release,
-            expect,
-            place,
-            writes,
-            &detail,
-            context,
-        )
+            detail: &detail,
+            ..Taking::new("expired", "place.taken", place, writes)
+        };
+        self.reserve(taking, context)
     }
 
     /// A reservation that inherits what `old` owes, and the ghosts that this makes or changes. `None` where it would
@@ -800,28 +814,12 @@ impl Registration {
             given_up: slots.given_up,
         };
         self.eviction = Some(eviction.clone());
-        let step = self.reserve(
-            "evict",
-            "place.evicted",
+        let taking = Taking {
             guard,
-            0,
-            vec![],
-            Expect::Absent,
-            place,
-            writes,
-            &detail,
-            context,
-        );
-        // The one who gave way has the same line in their own trail.
-        if let Next::Do(Effect::Commit(commit)) = &step {
-            let mut commit = commit.clone();
-            let detail = [("reason", reason), ("upstream_id", upstream.as_str())];
-            commit
-                .audit
-                .push(self.author.audit(&victim.stem(), "user.evicted", &detail));
-            return Next::Do(Effect::Commit(commit));
-        }
-        step
+            detail: &detail,
+            ..Taking::new("evict", "place.evicted", place, writes)
+        };
+        self.reserve(taking, context)
     }
 
     fn without_excluded(&self, candidates: &[Holder]) -> Vec<Holder> {
@@ -1213,6 +1211,7 @@ impl Registration {
                 )
             }
             CommitOutcome::Unknown => {
+                self.activation_unknown = true;
                 self.go(Phase::Confirming(secret), Effect::ReadEntry(self.stem.clone()))
             }
         }
@@ -1238,10 +1237,12 @@ impl Registration {
                 return self.activate(secret, context);
             }
         }
-        // The place was taken. Whoever took it has written down that this id must go; deleting it now only helps.
-        match upstream {
+        // The place was taken, and whoever took it has written down that this id must go. Where the activation was
+        // refused for certain, deleting the id now only helps. Where its outcome was not known it may have been made,
+        // and the user may have given way since: that eviction may still be undone, as long as nobody else deletes.
+        match upstream.filter(|_| !self.activation_unknown) {
             Some(upstream) => self.go(Phase::Withdrawing, Effect::Delete(upstream)),
-            None => Self::refuse(Refusal::Busy),
+            None => Self::refuse(Refusal::InProgress { retry_after: 2 }),
         }
     }
 
@@ -1349,7 +1350,9 @@ impl Registration {
             );
         }
         if pending {
-            return self.wait_to_enrol(Duration::from_secs(1), context);
+            // The first waits are short; a deletion that takes long is asked for less and less often.
+            let pause = Duration::from_secs(u64::from(1 + self.limit_refusals / 4).min(3));
+            return self.wait_to_enrol(pause, context);
         }
         if self.limit_refusals <= MAX_REFUSALS_WITH_ROOM {
             return self.wait_to_enrol(
@@ -1566,8 +1569,21 @@ impl Machine for Registration {
                 let next = opening.advance(input, context);
                 self.opening(*opening, next)
             }
-            (Phase::Reserving(place), Input::Committed(outcome)) => self.reserved(*place, outcome, context),
-            (Phase::ReadingOwn, Input::Reservation(Some(user), ghosts)) if is_expired(&user, context.now) => {
+            (Phase::Reserving(place, commit, sends), Input::Committed(CommitOutcome::Unknown))
+                if sends < MAX_COMMITS =>
+            {
+                // The same commit under the same token is not made twice.
+                self.go(
+                    Phase::Reserving(place, commit.clone(), sends + 1),
+                    Effect::Commit(commit),
+                )
+            }
+            (Phase::Reserving(place, ..), Input::Committed(outcome)) => {
+                self.reserved(*place, outcome, context)
+            }
+            (Phase::ReadingOwn, Input::Reservation(Some(user), ghosts))
+                if is_expired(&user, context.now) || self.may_use(&user) =>
+            {
                 self.take_over(&user, &ghosts, context)
             }
             (Phase::ReadingExpired, Input::Reservation(Some(user), ghosts))
