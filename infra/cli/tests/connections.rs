@@ -1,5 +1,10 @@
 //! `berth connections` on the local stack: on one that runs, and on its data alone.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test stops where something is not as it should be"
+)]
+
 use std::path::Path;
 
 use berth_local::{Data, Options, Stack};

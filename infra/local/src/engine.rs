@@ -6,7 +6,7 @@ use dynoxide::Database;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-/// Most items that one BatchWriteItem takes.
+/// Most items that one call of `BatchWriteItem` takes.
 const BATCH: usize = 25;
 
 /// What the engine lacks for a table with a stream. Before each write it looks for the stream's last record, and
@@ -25,7 +25,7 @@ pub(crate) enum EngineError {
     /// It refused.
     #[error("the embedded DynamoDB refused: {0}")]
     Refused(#[from] dynoxide::DynoxideError),
-    /// SQLite, below it, refused.
+    /// `SQLite`, below it, refused.
     #[error("the embedded database refused: {0}")]
     Sqlite(#[from] rusqlite::Error),
     /// A path that the engine cannot be given.

@@ -373,7 +373,6 @@ async fn start_sandbox(
         clock: clock.clone(),
         state_file: state_file.clone(),
         webhook_url: Some(format!("{api_url}/api/snaptrade/webhook")),
-        ..Default::default()
     };
     Sandbox::start(listener, options)
         .await

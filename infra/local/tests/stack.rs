@@ -1,5 +1,10 @@
 //! The stack as a whole, over HTTP.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
 use std::net::TcpListener;
 
 use berth::snaptrade::http_client;
