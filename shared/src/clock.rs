@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::Serializer;
 use tokio::sync::Notify;
 
 /// Tells the time and waits by it. In AWS it is the system's clock; on the local stack it can be moved, and then runs
@@ -86,6 +87,15 @@ impl Clock {
     }
 }
 
+/// Writes a time with three digits of a second, however many of them are zero, so that texts sort as times do. For
+/// `#[serde(serialize_with)]`.
+///
+/// # Errors
+/// What the serializer says.
+pub fn to_the_millisecond<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{at:.3}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,6 +109,13 @@ mod tests {
         assert!((0..2_000).contains(&ahead), "{ahead} ms");
         clock.advance(-3_600);
         assert!(clock.now() < target);
+    }
+
+    #[test]
+    fn a_time_has_three_digits_of_a_second_even_where_they_are_zero() {
+        let at: Timestamp = "2026-11-21T10:00:00.58Z".parse().unwrap();
+        let text = to_the_millisecond(&at, serde_json::value::Serializer).unwrap();
+        assert_eq!(text, "2026-11-21T10:00:00.580Z");
     }
 
     #[tokio::test]

@@ -519,12 +519,8 @@ impl<'a> Reader<'a> {
             );
         let counts = self.parsed(
             "LIMIT_COUNTS",
-            "must be users or connections",
-            |text| match text {
-                "users" => Some(Counts::Users),
-                "connections" => Some(Counts::Connections),
-                _ => None,
-            },
+            "must be users (connections are not counted yet)",
+            |text| (text == "users").then_some(Counts::Users),
         );
         let policy = self.parsed(
             "EVICTION_POLICY",

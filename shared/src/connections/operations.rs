@@ -19,6 +19,7 @@ use super::sync::{NotSynced, Sync, Synced};
 use super::timing;
 use super::vanishing::Vanishing;
 use crate::app::App;
+use crate::clock::to_the_millisecond;
 use crate::config::{Counts, Policy};
 use crate::ids::{Stem, TenantId, UpstreamId, UserId};
 use crate::snaptrade::{ErrorKind, UserCredentials};
@@ -75,6 +76,7 @@ pub struct Evicted {
     /// Why.
     pub reason: policy::Reason,
     /// When that user was registered.
+    #[serde(serialize_with = "to_the_millisecond")]
     pub created_at: Timestamp,
 }
 
@@ -88,6 +90,7 @@ pub struct Registered {
     /// Now, rather than before.
     pub created: bool,
     /// Since when.
+    #[serde(serialize_with = "to_the_millisecond")]
     pub created_at: Timestamp,
     /// Who gave way.
     pub evicted: Option<Evicted>,
@@ -168,6 +171,7 @@ pub struct Oldest {
     /// Who.
     pub user_id: String,
     /// When.
+    #[serde(serialize_with = "to_the_millisecond")]
     pub created_at: Timestamp,
 }
 
@@ -181,6 +185,7 @@ pub struct TrackedUser {
     /// How the user stands.
     pub state: TrackedState,
     /// When it was registered, first seen, or given a place.
+    #[serde(serialize_with = "to_the_millisecond")]
     pub created_at: Timestamp,
     /// When it was last seen doing something.
     pub last_active_at: Option<Timestamp>,

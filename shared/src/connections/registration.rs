@@ -266,6 +266,7 @@ pub struct Registration {
     limit_refusals: u32,
     activations: u32,
     activation_unknown: bool,
+    activated_at: Option<Timestamp>,
     phase: Phase,
 }
 
@@ -320,6 +321,7 @@ impl Registration {
             limit_refusals: 0,
             activations: 0,
             activation_unknown: false,
+            activated_at: None,
             phase: Phase::Start,
         }
     }
@@ -1154,6 +1156,7 @@ impl Registration {
             return Self::refuse(Refusal::Busy);
         };
         self.activations += 1;
+        self.activated_at = Some(context.now);
         let record = UserRecord {
             user_id: self.wish.user.clone(),
             rev: place.record.rev + 1,
@@ -1197,7 +1200,7 @@ impl Registration {
         context: &mut Context<'_>,
     ) -> Step {
         match outcome {
-            CommitOutcome::Won => self.registered(context.now),
+            CommitOutcome::Won => self.registered(self.activated_at.unwrap_or(context.now)),
             CommitOutcome::Lost(obstacles) => {
                 let lost_place = obstacles
                     .iter()
