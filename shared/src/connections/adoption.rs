@@ -3,8 +3,7 @@
 use std::collections::VecDeque;
 
 use super::machine::{
-    Author, Change, CommitOutcome, Context, Effect, Entry, Expect, Guard, Input, Machine, Next, SlotsChange,
-    Transition, Write,
+    Author, Change, CommitOutcome, Context, Effect, Entry, Expect, Input, Machine, Next, Transition, Write,
 };
 use super::records::ForeignRecord;
 use crate::ids::UpstreamId;
@@ -108,13 +107,7 @@ impl Adoption {
             self.author
                 .audit(&stem, "place.adopted", &[("upstream_id", upstream.as_str())]),
         ];
-        let slots = SlotsChange::Transition(Transition {
-            guard: Guard::Any,
-            in_use: 1,
-            hold: Vec::new(),
-            release: Vec::new(),
-            gives_up: false,
-        });
+        let slots = Transition::of(1);
         self.phase = Phase::Writing;
         Next::Do(Effect::Commit(self.author.commit(
             "adopt",

@@ -2,12 +2,12 @@
 
 use super::clearing::{Cleared, Clearing};
 use super::machine::{
-    Author, Change, CommitOutcome, Context, Effect, Entry, Expect, Fault, Guard, Input, Machine, Next,
-    SlotsChange, Transition, Write,
+    Author, Change, CommitOutcome, Context, Effect, Entry, Expect, Fault, Input, Machine, Next, Transition,
+    Write,
 };
 use super::records::{Ghost, GhostState, HeldPlace, Reservation, ReservationKind, UserRecord, UserState};
-use super::registration::{accept, put_new_ghost};
 use super::timing::{self, LEASE, SKEW};
+use super::writes::{accept, put_ghost, put_new_ghost};
 use crate::ids::{Stem, UpstreamId, UserId};
 
 /// How often the decision is begun anew when others were faster.
@@ -151,11 +151,7 @@ impl Leaving {
                 was: None,
                 ..ghost.clone()
             };
-            writes.push(Write::Ghost {
-                upstream: ghost.upstream.clone(),
-                expect: Expect::Revision(ghost.rev),
-                becomes: Change::Put(Box::new(taken.clone())),
-            });
+            writes.push(put_ghost(ghost.rev, &taken));
             kept.push(taken);
         }
         if let Some(upstream) = &reservation.upstream {
@@ -227,7 +223,7 @@ impl Leaving {
             expect,
             becomes: Change::Put(Box::new(record.clone())),
         });
-        let slots = transition(0, vec![(self.stem.clone(), held)], Vec::new(), false);
+        let slots = Transition::of(0).holding(&self.stem, held);
         let audit = vec![self.author.audit(&self.stem, "user.leaving", &[])];
         let commit = self.author.commit("leave", context.now, slots, writes, audit);
         self.go(Phase::Reserving(Box::new(record), ghosts), Effect::Commit(commit))
@@ -266,7 +262,7 @@ impl Leaving {
             expect: Expect::Revision(record.rev),
             becomes: Change::Gone,
         });
-        let slots = transition(-1, Vec::new(), vec![self.stem.clone()], false);
+        let slots = Transition::of(-1).releasing(&self.stem);
         let audit = vec![self.author.audit(&self.stem, "user.left", &[])];
         let commit = self.author.commit("free", context.now, slots, writes, audit);
         let deletion = if unknown_there {
@@ -296,22 +292,12 @@ impl Leaving {
             expect,
             becomes: Change::Put(Box::new(record)),
         }];
-        let slots = transition(0, vec![(self.stem.clone(), held)], Vec::new(), true);
+        let slots = Transition::of(0).holding(&self.stem, held).giving_up();
         let commit = self
             .author
             .commit("giveup", context.now, slots, writes, Vec::new());
         self.go(Phase::GivingUp(fault), Effect::Commit(commit))
     }
-}
-
-fn transition(in_use: i32, hold: Vec<(Stem, HeldPlace)>, release: Vec<Stem>, gives_up: bool) -> SlotsChange {
-    SlotsChange::Transition(Transition {
-        guard: Guard::Any,
-        in_use,
-        hold,
-        release,
-        gives_up,
-    })
 }
 
 impl Machine for Leaving {

@@ -255,6 +255,55 @@ pub struct Transition {
     pub gives_up: bool,
 }
 
+impl Transition {
+    /// One that adds `in_use` places, whatever else happens to them meanwhile.
+    #[must_use]
+    pub fn of(in_use: i32) -> Self {
+        Self {
+            guard: Guard::Any,
+            in_use,
+            hold: Vec::new(),
+            release: Vec::new(),
+            gives_up: false,
+        }
+    }
+
+    /// The same, where this holds.
+    #[must_use]
+    pub fn guarded(self, guard: Guard) -> Self {
+        Self { guard, ..self }
+    }
+
+    /// The same, with a reservation entered or changed.
+    #[must_use]
+    pub fn holding(mut self, stem: &Stem, held: HeldPlace) -> Self {
+        self.hold.push((stem.clone(), held));
+        self
+    }
+
+    /// The same, with a reservation ended.
+    #[must_use]
+    pub fn releasing(mut self, stem: &Stem) -> Self {
+        self.release.push(stem.clone());
+        self
+    }
+
+    /// The same, by a holder who gives up before its time.
+    #[must_use]
+    pub fn giving_up(self) -> Self {
+        Self {
+            gives_up: true,
+            ..self
+        }
+    }
+}
+
+impl From<Transition> for SlotsChange {
+    fn from(transition: Transition) -> Self {
+        Self::Transition(transition)
+    }
+}
+
 /// What has to hold of [`Slots`] for a transition.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Guard {
@@ -387,10 +436,11 @@ impl Author {
         &mut self,
         step: &str,
         at: Timestamp,
-        slots: SlotsChange,
+        slots: impl Into<SlotsChange>,
         writes: Vec<Write>,
         audit: Vec<AuditEntry>,
     ) -> Box<Commit> {
+        let slots = slots.into();
         self.decided += 1;
         let token = format!("{}.{step}.{}", self.attempt, self.decided);
         Box::new(Commit {

@@ -14,6 +14,7 @@ pub mod storage;
 pub mod sync;
 pub mod timing;
 pub mod vanishing;
+pub mod writes;
 
 pub use operations::{Connections, Failure};
 

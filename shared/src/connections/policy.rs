@@ -19,6 +19,18 @@ pub enum Reason {
     Broken,
 }
 
+impl Reason {
+    /// The word that answers and the audit trail have for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Oldest => "oldest",
+            Self::LeastRecentlyActive => "least_recently_active",
+            Self::Broken => "broken",
+        }
+    }
+}
+
 /// The holder who gives way among `candidates`, and why; `None` where nobody may.
 ///
 /// Ties are broken by the order of the first list, then by user id, so that everybody who looks sees the same one.

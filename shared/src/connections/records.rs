@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::timing;
 use crate::config::Counts;
 use crate::ids::{AttemptId, Stem, UpstreamId, UserId};
 use crate::user_secrets::SealedSecret;
@@ -227,6 +228,13 @@ impl UserRecord {
             UserState::Active(active) => Some(active),
             UserState::Reserved(_) => None,
         }
+    }
+
+    /// Whether this is a reservation whose holder ran out of time.
+    #[must_use]
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        self.reservation()
+            .is_some_and(|reservation| timing::expired(reservation.until, now))
     }
 
     /// The id at SnapTrade, if the record names one.

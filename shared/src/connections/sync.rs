@@ -13,17 +13,17 @@ use sha2::{Digest, Sha256};
 use super::adoption::{Adopted, Adoption};
 use super::clearing::{Cleared, Clearing};
 use super::machine::{
-    Author, Change, CommitOutcome, Context, Effect, Expect, Fault, Guard, Input, Machine, Next, Roster,
-    SlotsChange, Transition, Write,
+    Author, Change, CommitOutcome, Context, Effect, Expect, Fault, Input, Machine, Next, Roster, SlotsChange,
+    Transition, Write,
 };
 use super::opening::{Opened, Opening, unknown_ids};
 use super::records::{
     DoubtedList, ForeignRecord, Ghost, GhostState, HeldPlace, Holder, Slots, SyncRecord, UserRecord,
     UserState,
 };
-use super::registration::{accept, put_new_ghost};
 use super::timing::{self, LEASE, LIST_AGE};
 use super::vanishing::{Vanished, Vanishing};
+use super::writes::{accept, put_ghost, put_new_ghost};
 use crate::config::Counts;
 use crate::ids::UpstreamId;
 
@@ -349,7 +349,7 @@ impl Sync {
     fn write(
         &mut self,
         step: &str,
-        slots: SlotsChange,
+        slots: impl Into<SlotsChange>,
         writes: Vec<Write>,
         counted: Counted,
         at: Timestamp,
@@ -376,7 +376,7 @@ impl Sync {
                 was: None,
                 ..ghost.clone()
             };
-            writes.push(put(ghost.rev, &taken));
+            writes.push(put_ghost(ghost.rev, &taken));
             kept.push(taken);
         }
         let mut record = user.clone();
@@ -410,7 +410,7 @@ impl Sync {
             until: self.until(),
             kind: reservation.kind,
         };
-        let slots = transition(0, vec![(stem.clone(), held)], Vec::new());
+        let slots = Transition::of(0).holding(&stem, held);
         let audit = vec![self.author.audit(&stem, "place.retired", &[])];
         let commit = self.author.commit("retire", context.now, slots, writes, audit);
         self.go(Phase::RetiringOwn(Box::new(record), kept), Effect::Commit(commit))
@@ -437,7 +437,7 @@ impl Sync {
                     expect: Expect::Revision(user.rev),
                     becomes: Change::Gone,
                 });
-                let slots = transition(-1, Vec::new(), vec![stem.clone()]);
+                let slots = Transition::of(-1).releasing(&stem);
                 let audit = vec![self.author.audit(&stem, "place.released", &[])];
                 let commit = self.author.commit("free", context.now, slots, writes, audit);
                 self.go(Phase::Freeing, Effect::Commit(commit))
@@ -464,13 +464,7 @@ impl Sync {
             until: Timestamp::UNIX_EPOCH,
             kind: reservation.kind,
         };
-        let slots = SlotsChange::Transition(Transition {
-            guard: Guard::Any,
-            in_use: 0,
-            hold: vec![(stem.clone(), held)],
-            release: Vec::new(),
-            gives_up: true,
-        });
+        let slots = Transition::of(0).holding(&stem, held).giving_up();
         let writes = vec![Write::User {
             stem,
             expect,
@@ -488,7 +482,7 @@ impl Sync {
             was: None,
             ..ghost.clone()
         };
-        let writes = vec![put(ghost.rev, &taken)];
+        let writes = vec![put_ghost(ghost.rev, &taken)];
         let commit = self
             .author
             .commit("ghost", context.now, SlotsChange::None, writes, Vec::new());
@@ -551,7 +545,7 @@ impl Sync {
                     sent_at: context.now,
                     ..ghost.clone()
                 };
-                let writes = vec![put(ghost.rev, &sent)];
+                let writes = vec![put_ghost(ghost.rev, &sent)];
                 self.write(
                     "resent",
                     SlotsChange::None,
@@ -576,7 +570,7 @@ impl Sync {
         self.write(
             "gone",
             SlotsChange::None,
-            vec![put(ghost.rev, &gone)],
+            vec![put_ghost(ghost.rev, &gone)],
             Counted::Nothing,
             context.now,
         )
@@ -642,13 +636,7 @@ impl Sync {
             expect: Expect::Revision(foreign.rev),
             becomes,
         }];
-        self.write(
-            "foreign",
-            transition(in_use, Vec::new(), Vec::new()),
-            writes,
-            counted,
-            context.now,
-        )
+        self.write("foreign", Transition::of(in_use), writes, counted, context.now)
     }
 
     // Counting again, to be sure.
@@ -789,28 +777,6 @@ fn plan(
         }
     }
     work
-}
-
-fn put(rev: u64, ghost: &Ghost) -> Write {
-    Write::Ghost {
-        upstream: ghost.upstream.clone(),
-        expect: Expect::Revision(rev),
-        becomes: Change::Put(Box::new(ghost.clone())),
-    }
-}
-
-fn transition(
-    in_use: i32,
-    hold: Vec<(crate::ids::Stem, HeldPlace)>,
-    release: Vec<crate::ids::Stem>,
-) -> SlotsChange {
-    SlotsChange::Transition(Transition {
-        guard: Guard::Any,
-        in_use,
-        hold,
-        release,
-        gives_up: false,
-    })
 }
 
 fn count(length: usize) -> u32 {

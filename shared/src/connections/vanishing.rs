@@ -1,8 +1,8 @@
 //! Finding out whether a user is really gone from SnapTrade.
 
 use super::machine::{
-    Author, Change, CommitOutcome, Context, Effect, Expect, Guard, Input, Machine, Next, SecretStanding,
-    SlotsChange, Transition, Write,
+    Author, Change, CommitOutcome, Context, Effect, Expect, Input, Machine, Next, SecretStanding, Transition,
+    Write,
 };
 use super::records::UserRecord;
 
@@ -58,13 +58,7 @@ impl Vanishing {
             expect: Expect::Revision(self.user.rev),
             becomes: Change::Gone,
         }];
-        let slots = SlotsChange::Transition(Transition {
-            guard: Guard::Any,
-            in_use: -1,
-            hold: Vec::new(),
-            release: Vec::new(),
-            gives_up: false,
-        });
+        let slots = Transition::of(-1);
         let audit = vec![self.author.audit(&stem, "user.vanished", &[])];
         self.phase = Phase::Removing;
         Next::Do(Effect::Commit(self.author.commit(

@@ -1,0 +1,62 @@
+//! Ending without a registration, so that nothing is lost.
+
+use super::*;
+
+impl Registration {
+    /// Lets the reservation go before its time. The place, what it owes and the id stay written, so that the next
+    /// caller takes them over or the sync clears them.
+    pub(super) fn give_up(&mut self, refusal: Refusal, context: &Context<'_>) -> Step {
+        let Some(place) = &self.place else {
+            return Self::refuse(refusal);
+        };
+        let mut record = UserRecord {
+            rev: place.record.rev + 1,
+            ..place.record.clone()
+        };
+        let UserState::Reserved(reservation) = &mut record.state else {
+            return Self::refuse(refusal);
+        };
+        reservation.until = Timestamp::UNIX_EPOCH;
+        let held = HeldPlace {
+            attempt: reservation.attempt.clone(),
+            until: Timestamp::UNIX_EPOCH,
+            kind: reservation.kind,
+        };
+        let mut writes = vec![Write::User {
+            stem: self.stem.clone(),
+            expect: Expect::Revision(place.record.rev),
+            becomes: Change::Put(Box::new(record)),
+        }];
+        if self.wish.intent == Intent::Hold {
+            // The caller did not let it lapse: SnapTrade did.
+            writes.push(Write::Hold {
+                stem: self.stem.clone(),
+                becomes: Change::Gone,
+            });
+        }
+        let slots = Transition::of(0).holding(&self.stem, held).giving_up();
+        let audit = vec![self.author.audit(&self.stem, "place.given_up", &[])];
+        let commit = self.author.commit("giveup", context.now, slots, writes, audit);
+        self.go(Phase::Ending(refusal), Effect::Commit(commit))
+    }
+
+    /// Frees the place: everything it owed is cleared, and its id was refused for certain.
+    pub(super) fn release(&mut self, refusal: Refusal, context: &Context<'_>) -> Step {
+        let Some(place) = &self.place else {
+            return Self::refuse(refusal);
+        };
+        if !place.uncleared().is_empty() {
+            return self.give_up(refusal, context);
+        }
+        let mut writes = place.accepted_ghosts(context.now);
+        writes.push(Write::User {
+            stem: self.stem.clone(),
+            expect: Expect::Revision(place.record.rev),
+            becomes: Change::Gone,
+        });
+        let slots = Transition::of(-1).releasing(&self.stem);
+        let audit = vec![self.author.audit(&self.stem, "place.released", &[])];
+        let commit = self.author.commit("release", context.now, slots, writes, audit);
+        self.go(Phase::Ending(refusal), Effect::Commit(commit))
+    }
+}

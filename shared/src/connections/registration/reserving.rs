@@ -1,0 +1,391 @@
+//! The ways to a place, each one reservation: a free place, the user's own from before, one whose holder ran out of
+//! time, one that a stranger's id stands in, or that of a user who gives way.
+
+use super::*;
+
+impl Registration {
+    /// A reservation of this attempt that owes `after`.
+    pub(super) fn reservation(&self, after: Vec<UpstreamId>, context: &mut Context<'_>) -> UserRecord {
+        let (kind, upstream, until) = match self.wish.intent {
+            Intent::Hold => (ReservationKind::Hold, None, timing::after(context.now, HOLD)),
+            Intent::Register | Intent::Recreate => (
+                ReservationKind::Register,
+                Some(UpstreamId::mint(&self.stem, &self.author.attempt)),
+                timing::after(context.now, LEASE),
+            ),
+        };
+        UserRecord {
+            user_id: self.wish.user.clone(),
+            rev: self.author.attempt.first_revision(),
+            created_at: context.now,
+            protected: false,
+            state: UserState::Reserved(Reservation {
+                kind,
+                attempt: self.author.attempt.clone(),
+                upstream,
+                until,
+                after,
+            }),
+        }
+    }
+
+    pub(super) fn ghost(&self, upstream: &UpstreamId, was: Option<Holder>, now: Timestamp) -> Ghost {
+        Ghost {
+            upstream: upstream.clone(),
+            rev: self.author.attempt.first_revision(),
+            state: GhostState::Due,
+            by: self.author.attempt.clone(),
+            waits: Some(self.stem.clone()),
+            was: was.map(Box::new),
+            sent_at: now,
+            accepted_at: None,
+        }
+    }
+
+    /// The ghosts of a place that is taken over: this attempt's, and not to be undone any more.
+    pub(super) fn inherit(&self, ghosts: &[Ghost]) -> Vec<Ghost> {
+        ghosts
+            .iter()
+            .map(|ghost| Ghost {
+                rev: ghost.rev + 1,
+                by: self.author.attempt.clone(),
+                waits: Some(self.stem.clone()),
+                was: None,
+                ..ghost.clone()
+            })
+            .collect()
+    }
+
+    /// Writes a reservation that makes a place this attempt's.
+    pub(super) fn reserve(&mut self, taking: Taking<'_>, context: &Context<'_>) -> Step {
+        let Taking {
+            step,
+            action,
+            guard,
+            in_use,
+            release,
+            expect,
+            place,
+            mut writes,
+            detail,
+        } = taking;
+        // A hold must see the holds there are, so it depends on everything that was read of the places.
+        let guard = match (self.wish.intent, &self.slots) {
+            (Intent::Hold, Some(slots)) => Guard::Revision(slots.rev),
+            _ => guard,
+        };
+        let Some(reservation) = place.record.reservation() else {
+            return Self::refuse(Refusal::Busy);
+        };
+        let held = HeldPlace {
+            attempt: reservation.attempt.clone(),
+            until: reservation.until,
+            kind: reservation.kind,
+        };
+        if reservation.kind == ReservationKind::Hold {
+            let note = HoldRecord {
+                until: reservation.until,
+            };
+            writes.push(Write::Hold {
+                stem: self.stem.clone(),
+                becomes: Change::Put(Box::new(note)),
+            });
+        }
+        writes.push(Write::User {
+            stem: self.stem.clone(),
+            expect,
+            becomes: Change::Put(Box::new(place.record.clone())),
+        });
+        let slots = Transition {
+            release,
+            ..Transition::of(in_use).guarded(guard).holding(&self.stem, held)
+        };
+        let mut audit = vec![self.author.audit(&self.stem, action, detail)];
+        if let Some(victim) = place.ghosts.iter().find_map(|ghost| ghost.was.as_deref()) {
+            // The one who gave way has the same line in their own trail.
+            audit.push(self.author.audit(&victim.stem(), "user.evicted", detail));
+        }
+        let commit = self.author.commit(step, context.now, slots, writes, audit);
+        self.go(
+            Phase::Reserving(Box::new(place), commit.clone(), 1),
+            Effect::Commit(commit),
+        )
+    }
+
+    /// That nobody of this user's name is listed without a secret here.
+    pub(super) fn no_foreign(&self) -> Write {
+        Write::Foreign {
+            stem: self.stem.clone(),
+            extra: None,
+            expect: Expect::Absent,
+            becomes: Change::Same,
+        }
+    }
+
+    pub(super) fn reserve_free(&mut self, context: &mut Context<'_>) -> Step {
+        if self
+            .slots
+            .as_ref()
+            .is_some_and(|slots| slots.held.len() >= MAX_HELD)
+        {
+            return Self::refuse(Refusal::Busy);
+        }
+        let place = Place::new(self.reservation(Vec::new(), context), Vec::new());
+        let writes = vec![self.no_foreign()];
+        let guard = Guard::Room { max: self.wish.max };
+        let taking = Taking {
+            guard,
+            in_use: 1,
+            ..Taking::new("reserve", "place.reserved", place, writes)
+        };
+        self.reserve(taking, context)
+    }
+
+    pub(super) fn replace_foreign(&mut self, foreign: &ForeignRecord, context: &mut Context<'_>) -> Step {
+        let ghost = self.ghost(&foreign.upstream, None, context.now);
+        let writes = vec![
+            Write::Foreign {
+                stem: self.stem.clone(),
+                extra: foreign.extra.then(|| foreign.upstream.clone()),
+                expect: Expect::Revision(foreign.rev),
+                becomes: Change::Gone,
+            },
+            put_new_ghost(&ghost),
+        ];
+        let mut record = self.reservation(vec![foreign.upstream.clone()], context);
+        record.protected = foreign.protected;
+        let place = Place::new(record, vec![ghost]);
+        let detail = [("replaces", foreign.upstream.as_str())];
+        let taking = Taking {
+            detail: &detail,
+            ..Taking::new("replace", "place.replaced", place, writes)
+        };
+        self.reserve(taking, context)
+    }
+
+    pub(super) fn renew(
+        &mut self,
+        user: &UserRecord,
+        active: &ActiveUser,
+        context: &mut Context<'_>,
+    ) -> Step {
+        let ghost = self.ghost(&active.upstream, None, context.now);
+        let writes = vec![put_new_ghost(&ghost)];
+        let mut record = self.reservation(vec![active.upstream.clone()], context);
+        record.rev = user.rev + 1;
+        record.protected = user.protected;
+        let place = Place::new(record, vec![ghost]);
+        let detail = [("replaces", active.upstream.as_str())];
+        let expect = Expect::Revision(user.rev);
+        let taking = Taking {
+            expect,
+            detail: &detail,
+            ..Taking::new("renew", "place.renewed", place, writes)
+        };
+        self.reserve(taking, context)
+    }
+
+    pub(super) fn use_hold(
+        &mut self,
+        user: &UserRecord,
+        reservation: &Reservation,
+        context: &mut Context<'_>,
+    ) -> Step {
+        if !reservation.after.is_empty() {
+            // Whoever was clearing the place may be gone; what it owes goes over with it.
+            return self.go(Phase::ReadingOwn, Effect::ReadReservation(self.stem.clone()));
+        }
+        let mut record = self.reservation(Vec::new(), context);
+        record.rev = user.rev + 1;
+        if let UserState::Reserved(mine) = &mut record.state {
+            mine.until = mine.until.max(reservation.until);
+        }
+        let writes = vec![Write::Hold {
+            stem: self.stem.clone(),
+            becomes: Change::Gone,
+        }];
+        let place = Place::new(record, Vec::new());
+        let expect = Expect::Revision(user.rev);
+        let taking = Taking {
+            expect,
+            ..Taking::new("use", "place.used", place, writes)
+        };
+        self.reserve(taking, context)
+    }
+
+    /// Takes over the user's own reservation, which ran out of time.
+    pub(super) fn take_over(
+        &mut self,
+        old: &UserRecord,
+        ghosts: &[Ghost],
+        context: &mut Context<'_>,
+    ) -> Step {
+        let Some((record, ghosts, mut writes)) = self.taken(old, ghosts, context) else {
+            return Self::refuse(Refusal::DeletionPending { retry_after: 60 });
+        };
+        if self.may_use(old) {
+            writes.push(Write::Hold {
+                stem: self.stem.clone(),
+                becomes: Change::Gone,
+            });
+        }
+        let record = UserRecord {
+            rev: old.rev + 1,
+            protected: old.protected,
+            ..record
+        };
+        let place = Place::new(record, ghosts);
+        let expect = Expect::Revision(old.rev);
+        let taking = Taking {
+            expect,
+            ..Taking::new("takeover", "place.taken_over", place, writes)
+        };
+        self.reserve(taking, context)
+    }
+
+    /// Takes another user's reservation, which ran out of time.
+    pub(super) fn take_expired(
+        &mut self,
+        old: &UserRecord,
+        ghosts: &[Ghost],
+        context: &mut Context<'_>,
+    ) -> Step {
+        let Some((record, ghosts, mut writes)) = self.taken(old, ghosts, context) else {
+            return Self::refuse(Refusal::Busy);
+        };
+        let theirs = old.user_id.stem();
+        writes.push(Write::User {
+            stem: theirs.clone(),
+            expect: Expect::Revision(old.rev),
+            becomes: Change::Gone,
+        });
+        writes.push(self.no_foreign());
+        let place = Place::new(record, ghosts);
+        let detail = [("from", theirs.as_str())];
+        let release = vec![theirs.clone()];
+        let taking = Taking {
+            release,
+            detail: &detail,
+            ..Taking::new("expired", "place.taken", place, writes)
+        };
+        self.reserve(taking, context)
+    }
+
+    /// A reservation that inherits what `old` owes, and the ghosts that this makes or changes. `None` where it would
+    /// owe too much.
+    pub(super) fn taken(
+        &self,
+        old: &UserRecord,
+        ghosts: &[Ghost],
+        context: &mut Context<'_>,
+    ) -> Option<(UserRecord, Vec<Ghost>, Vec<Write>)> {
+        let reservation = old.reservation()?;
+        let mut after = reservation.after.clone();
+        let mut inherited = self.inherit(ghosts);
+        let mut writes: Vec<Write> = ghosts
+            .iter()
+            .zip(&inherited)
+            .map(|(was, is)| put_ghost(was.rev, is))
+            .collect();
+        if let Some(upstream) = &reservation.upstream {
+            let ghost = self.ghost(upstream, None, context.now);
+            writes.push(put_new_ghost(&ghost));
+            after.push(upstream.clone());
+            inherited.push(ghost);
+        }
+        (after.len() <= MAX_OWED).then(|| (self.reservation(after, context), inherited, writes))
+    }
+
+    pub(super) fn evict(&mut self, candidates: &[Holder], context: &mut Context<'_>) -> Step {
+        let Some(slots) = self.slots.clone() else {
+            return self.look();
+        };
+        let eligible = self.without_excluded(candidates);
+        let Some((victim, reason)) = policy::choose(self.wish.policy, &eligible) else {
+            let soonest = slots
+                .held
+                .values()
+                .map(|held| timing::after(held.until, SKEW))
+                .min();
+            let retry_after = soonest
+                .filter(|_| self.wish.policy != Policy::None)
+                .map(|at| timing::seconds_until(at, context.now));
+            return Self::refuse(Refusal::LimitReached { retry_after });
+        };
+        let Some(upstream) = victim.upstream().cloned() else {
+            return self.look();
+        };
+        let ghost = self.ghost(&upstream, Some(victim.clone()), context.now);
+        let eviction = Eviction {
+            user_id: victim.shown_user_id().to_owned(),
+            reason,
+            created_at: victim.created_at(),
+        };
+        let writes = vec![remove(victim), put_new_ghost(&ghost), self.no_foreign()];
+        let record = self.reservation(vec![upstream.clone()], context);
+        let place = Place::new(record, vec![ghost]);
+        let reason = reason.as_str();
+        let detail = [
+            ("evicted", eviction.user_id.as_str()),
+            ("upstream_id", upstream.as_str()),
+            ("reason", reason),
+        ];
+        let guard = Guard::Full {
+            max: self.wish.max,
+            given_up: slots.given_up,
+        };
+        self.eviction = Some(eviction.clone());
+        let taking = Taking {
+            guard,
+            detail: &detail,
+            ..Taking::new("evict", "place.evicted", place, writes)
+        };
+        self.reserve(taking, context)
+    }
+
+    pub(super) fn without_excluded(&self, candidates: &[Holder]) -> Vec<Holder> {
+        let excluded = self.excluded.as_ref().and_then(Holder::upstream);
+        candidates
+            .iter()
+            .filter(|holder| excluded.is_none() || holder.upstream() != excluded)
+            .cloned()
+            .collect()
+    }
+
+    pub(super) fn reserved(
+        &mut self,
+        place: Place,
+        outcome: CommitOutcome,
+        context: &mut Context<'_>,
+    ) -> Step {
+        match outcome {
+            CommitOutcome::Won => {
+                if let Some(slots) = &mut self.slots
+                    && self.eviction.is_none()
+                    && slots.in_use < self.wish.max
+                    && place.owed().is_empty()
+                {
+                    slots.in_use += 1;
+                }
+                self.place = Some(place);
+                self.clear(context)
+            }
+            CommitOutcome::Unknown => Self::refuse(Refusal::Busy),
+            CommitOutcome::Lost(obstacles) => {
+                self.eviction = None;
+                let mine = obstacles.iter().any(|obstacle| {
+                    matches!(obstacle, Obstacle::User(_, Some(user))
+                        if user.reservation().is_some_and(|r| r.attempt == self.author.attempt))
+                });
+                if mine {
+                    self.place = Some(place);
+                    return self.clear(context);
+                }
+                // Those who lost to the same winner would meet again; the attempt's own name spreads them out.
+                let spread = self.author.attempt.first_revision() >> (3 * self.rounds.min(8));
+                let pause = Duration::from_millis((10 + spread % 60) * u64::from(self.rounds));
+                self.go(Phase::PausingBeforeLooking, Effect::Wait(pause))
+            }
+        }
+    }
+}
