@@ -4,7 +4,9 @@ use std::fmt;
 use std::net::IpAddr;
 
 use secrecy::SecretString;
+use sha2::{Digest as _, Sha256};
 
+use crate::ids::UserId;
 pub use crate::telemetry::logs::LogLevel;
 
 /// Where SnapTrade is when nothing else is said. Source: SnapTrade's OpenAPI document, `servers`.
@@ -237,6 +239,25 @@ impl FlagValue {
             .filter(|user| !user.is_empty())
             .collect();
         (!users.is_empty()).then_some(Self::Users(users))
+    }
+
+    /// Whether the flag is on for `user`. Of a percentage the same users are always part, and a higher one has all of
+    /// those that a lower one has.
+    #[must_use]
+    pub fn is_on_for(&self, user: &UserId) -> bool {
+        match self {
+            Self::On => true,
+            Self::Off => false,
+            Self::Users(users) => users.iter().any(|name| name == user.as_str()),
+            Self::Percent(percent) => {
+                let digest = Sha256::digest(user.as_str().as_bytes());
+                let number = digest
+                    .iter()
+                    .take(4)
+                    .fold(0_u64, |number, byte| (number << 8) | u64::from(*byte));
+                number % 100 < u64::from(*percent)
+            }
+        }
     }
 }
 

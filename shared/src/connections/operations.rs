@@ -576,6 +576,21 @@ impl<'a> Connections<'a> {
         action: &str,
         detail: &[(&str, &str)],
     ) -> Result<(), Failure> {
+        self.note_with(user, action, detail, Vec::new()).await
+    }
+
+    /// As [`Connections::note`], together with other writes: all of them are made, or none.
+    ///
+    /// # Errors
+    /// [`Failure::Store`]; [`Failure::NoSuchUser`] when the user is no longer active, or another write's condition does
+    /// not hold.
+    pub async fn note_with(
+        &self,
+        user: &UserRecord,
+        action: &str,
+        detail: &[(&str, &str)],
+        others: Vec<store::Write>,
+    ) -> Result<(), Failure> {
         let author = self.author();
         let at = self.runner.now();
         let stem = user.user_id.stem();
@@ -598,7 +613,7 @@ impl<'a> Connections<'a> {
         };
         let transaction = Transaction {
             token,
-            writes: vec![audit, seen],
+            writes: [audit, seen].into_iter().chain(others).collect(),
         };
         match self.app.store().transact(&transaction, at).await? {
             Outcome::Won => Ok(()),

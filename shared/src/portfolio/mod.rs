@@ -1,1 +1,15 @@
-//! Under construction.
+//! What users have at their brokerages: connections, accounts, balances and positions, read from SnapTrade and stored.
+//!
+//! What is stored is a copy. Each part of it carries the id at SnapTrade that it was read under and the time at which
+//! its reading began: a part of an earlier registration is never shown, and a reading never takes the place of one
+//! that began later.
+
+pub mod accounts;
+pub mod connections;
+pub mod holdings;
+pub mod portal;
+pub mod provider;
+pub mod reader;
+pub mod refresh;
+pub mod schedule;
+pub mod userdata;

@@ -1,0 +1,291 @@
+//! Reads a user's brokerage data from SnapTrade and stores them.
+//!
+//! Reading all of a user's data takes two calls for the lists of connections and accounts, and two for each account:
+//! its balances and its positions. What could not be read stays as it was stored before.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::accounts::StoredAccount;
+use super::connections;
+use super::holdings::Holdings;
+use super::userdata::{Reading, Snapshot, UserData};
+use crate::app::App;
+use crate::connections::records::UserRecord;
+use crate::connections::runner::NoSecret;
+use crate::connections::{Connections, Failure};
+use crate::ids::{TenantId, UpstreamId};
+use crate::snaptrade::{self, AccountId, Client, ErrorKind, UserCredentials};
+use crate::store::StoreError;
+
+/// How long SnapTrade is left alone when it wants fewer calls and does not say for how long.
+pub const DEFAULT_RATE_WAIT: Duration = Duration::from_secs(60);
+
+/// A user who can be acted for at SnapTrade.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    /// The user's record.
+    pub user: UserRecord,
+    /// The user's id at SnapTrade.
+    pub upstream: UpstreamId,
+    /// What signs the user's calls.
+    pub credentials: UserCredentials,
+}
+
+impl Subject {
+    /// The user of this record, if it can be acted for.
+    ///
+    /// # Errors
+    /// [`Failure::NoSecret`] for a user who is not registered, or whose secret does not open;
+    /// [`Failure::SecretRejected`] when SnapTrade has refused the secret before.
+    pub async fn open(connections: &Connections<'_>, user: Option<UserRecord>) -> Result<Self, Failure> {
+        let user = user.ok_or(NoSecret::NotRegistered)?;
+        let active = user.active().ok_or(NoSecret::NotRegistered)?;
+        if active.secret_rejected {
+            return Err(Failure::SecretRejected);
+        }
+        let upstream = active.upstream.clone();
+        let credentials = connections.credentials(&user).await?;
+        Ok(Self {
+            user,
+            upstream,
+            credentials,
+        })
+    }
+}
+
+/// Notes that SnapTrade refuses the user's secret. When that cannot be written down, the next call finds it out again.
+pub async fn note_rejected_secret(connections: &Connections<'_>, user: &UserRecord) {
+    if let Err(error) = connections.mark_secret_rejected(user).await {
+        tracing::warn!(%error, "it could not be noted that a user's secret is rejected");
+    }
+}
+
+/// Why a user's data were not read.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum ReadError {
+    /// SnapTrade could not be used.
+    #[error(transparent)]
+    Snaptrade(snaptrade::Error),
+    /// The user cannot be acted for, or the store could not be used.
+    #[error(transparent)]
+    Failure(#[from] Failure),
+}
+
+impl From<StoreError> for ReadError {
+    fn from(error: StoreError) -> Self {
+        Self::Failure(error.into())
+    }
+}
+
+/// What came of reading what accounts hold.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct HoldingsRead {
+    /// The accounts that were read and stored.
+    pub read: BTreeMap<AccountId, Reading<Holdings>>,
+    /// The accounts that were not, with the reason; those that were not even tried among them.
+    pub failed: BTreeMap<AccountId, ErrorKind>,
+    /// For how long SnapTrade wants to be left alone, where it said so.
+    pub throttled: Option<Duration>,
+}
+
+/// Reads one user's data until a certain time.
+pub struct Reader<'a> {
+    connections: &'a Connections<'a>,
+    data: UserData<'a>,
+    client: Client,
+    subject: &'a Subject,
+}
+
+impl<'a> Reader<'a> {
+    /// Reads the data of `subject`; no call goes on after `deadline`.
+    #[must_use]
+    pub fn new(
+        app: &'a App,
+        connections: &'a Connections<'a>,
+        tenant: &TenantId,
+        subject: &'a Subject,
+        deadline: Instant,
+    ) -> Self {
+        Self {
+            connections,
+            data: UserData::new(app.store(), tenant, &subject.user.user_id.stem()),
+            // What is sent again is decided here: somebody waits, and a throttled call is better made later.
+            client: app.snaptrade().once().with_deadline(deadline),
+            subject,
+        }
+    }
+
+    /// The user's data in the table.
+    #[must_use]
+    pub fn data(&self) -> &UserData<'a> {
+        &self.data
+    }
+
+    /// The client, with this reader's deadline.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Reads and stores the lists of connections and accounts; `snapshot` becomes as they say. Two calls.
+    ///
+    /// # Errors
+    /// [`ReadError`]; nothing is changed then. A secret that SnapTrade refuses is noted.
+    pub async fn lists(&self, snapshot: &mut Snapshot) -> Result<(), ReadError> {
+        let begun = self.connections.runner().now();
+        let user = &self.subject.credentials;
+        let (listed, accounts) = tokio::join!(
+            again(|| self.client.list_connections(user)),
+            again(|| self.client.list_accounts(user)),
+        );
+        let (listed, accounts) = match (listed, accounts) {
+            (Ok(listed), Ok(accounts)) => (listed, accounts),
+            (Err(error), _) | (_, Err(error)) => return Err(self.failed(error).await),
+        };
+        let now = self.connections.runner().now();
+        let connections = self.reading(
+            connections::merge(&listed, snapshot.connections(), now),
+            begun,
+            now,
+        );
+        let accounts = self.reading(
+            accounts.iter().map(StoredAccount::from).collect::<Vec<_>>(),
+            begun,
+            now,
+        );
+        let (newest, _) = tokio::try_join!(
+            self.data.put_connections(&connections, now),
+            self.data.put_accounts(&accounts, now),
+        )?;
+        let counted = connections::count(&connections.content);
+        let known = self
+            .subject
+            .user
+            .active()
+            .map(|active| (active.connections, active.broken));
+        if newest && known != Some(counted) {
+            self.connections
+                .set_connections(&self.subject.user, counted.0, counted.1)
+                .await?;
+        }
+        let listed: BTreeSet<&AccountId> = accounts
+            .content
+            .iter()
+            .map(|account| &account.account_id)
+            .collect();
+        snapshot.holdings.retain(|account, _| listed.contains(account));
+        snapshot.connections = Some(connections);
+        snapshot.accounts = Some(accounts);
+        Ok(())
+    }
+
+    /// Reads and stores what `accounts` hold, several at once. Two calls for each account. Once SnapTrade wants fewer
+    /// calls no more are made.
+    ///
+    /// # Errors
+    /// [`ReadError::Failure`] when the store cannot be used, or SnapTrade refuses the user's secret. What SnapTrade
+    /// does not tell of single accounts is in the result.
+    pub async fn holdings(&self, accounts: &[AccountId]) -> Result<HoldingsRead, ReadError> {
+        let queue = Mutex::new((accounts.iter(), HoldingsRead::default()));
+        let lane = async || -> Result<(), ReadError> {
+            loop {
+                let next = {
+                    let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+                    let throttled = queue.1.throttled;
+                    match queue.0.next() {
+                        Some(account) if throttled.is_some() => {
+                            let kind = ErrorKind::RateLimited {
+                                retry_after: throttled,
+                            };
+                            queue.1.failed.insert(account.clone(), kind);
+                            continue;
+                        }
+                        Some(account) => account,
+                        None => return Ok(()),
+                    }
+                };
+                let result = self.account(next).await?;
+                let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+                match result {
+                    Ok(holdings) => {
+                        queue.1.read.insert(next.clone(), holdings);
+                    }
+                    Err(kind) => {
+                        if let ErrorKind::RateLimited { retry_after } = kind {
+                            queue.1.throttled = Some(retry_after.unwrap_or(DEFAULT_RATE_WAIT));
+                        }
+                        queue.1.failed.insert(next.clone(), kind);
+                    }
+                }
+            }
+        };
+        tokio::try_join!(lane(), lane(), lane())?;
+        let (_, read) = queue.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(read)
+    }
+
+    async fn account(&self, account: &AccountId) -> Result<Result<Reading<Holdings>, ErrorKind>, ReadError> {
+        let begun = self.connections.runner().now();
+        let user = &self.subject.credentials;
+        let (balances, positions) = tokio::join!(
+            again(|| self.client.account_balances(user, account)),
+            again(|| self.client.account_positions(user, account)),
+        );
+        let (balances, positions) = match (balances, positions) {
+            (Ok(balances), Ok(positions)) => (balances, positions),
+            (Err(error), _) | (_, Err(error)) if error.kind == ErrorKind::UserSecretRejected => {
+                return Err(self.failed(error).await);
+            }
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::warn!(%error, account = %account, "what an account holds could not be read");
+                return Ok(Err(error.kind));
+            }
+        };
+        let now = self.connections.runner().now();
+        let reading = self.reading(Holdings::new(&balances, &positions), begun, now);
+        self.data.put_holdings(account, &reading, now).await?;
+        Ok(Ok(reading))
+    }
+
+    async fn failed(&self, error: snaptrade::Error) -> ReadError {
+        if error.kind == ErrorKind::UserSecretRejected {
+            note_rejected_secret(self.connections, &self.subject.user).await;
+            return ReadError::Failure(Failure::SecretRejected);
+        }
+        ReadError::Snaptrade(error)
+    }
+
+    fn reading<T>(&self, content: T, begun: Timestamp, now: Timestamp) -> Reading<T> {
+        Reading {
+            upstream: self.subject.upstream.clone(),
+            begun_ms: begun.as_millisecond(),
+            read_at: now,
+            content,
+        }
+    }
+}
+
+/// Makes a call that reads, and once more when it failed in a way that may be over already.
+async fn again<T, F>(call: impl Fn() -> F) -> Result<T, snaptrade::Error>
+where
+    F: Future<Output = Result<T, snaptrade::Error>>,
+{
+    match call().await {
+        Err(error) if is_passing(error.kind) => call().await,
+        result => result,
+    }
+}
+
+/// Whether a call that failed so may well succeed at once.
+fn is_passing(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::Outage | ErrorKind::Timeout | ErrorKind::Unreachable | ErrorKind::Malformed
+    )
+}
