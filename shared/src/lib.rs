@@ -15,3 +15,4 @@ pub mod snaptrade;
 pub mod store;
 pub mod telemetry;
 pub mod user_secrets;
+pub mod webhooks;

@@ -1,2 +1,9 @@
-//! Placeholder.
-fn main() {}
+//! The function `webhook` under the Lambda runtime.
+
+use std::process::ExitCode;
+
+use berth::app::{Needs, run_http};
+
+fn main() -> ExitCode {
+    run_http("webhook", Needs::Credentials, webhook::handle)
+}
