@@ -1,0 +1,157 @@
+//! What the README tells people to type, typed as it stands there.
+
+#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use berth::config::Config;
+use berth_local::{Data, Options, Stack};
+use serde_json::Value;
+use tokio::process::Command;
+
+fn checkout() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// The lines of the README's shell blocks.
+fn typed() -> Vec<String> {
+    let readme = std::fs::read_to_string(checkout().join("README.md")).unwrap();
+    let blocks = readme.split("```sh\n").skip(1);
+    blocks
+        .flat_map(|rest| rest.split("```").next().unwrap_or_default().lines())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Splits a command into its words as a shell does, as far as the README goes: single quotes keep blanks together.
+fn words(line: &str) -> Vec<String> {
+    let mut words = vec![];
+    for (index, part) in line.split('\'').enumerate() {
+        if index % 2 == 1 {
+            words.push(part.to_owned());
+        } else {
+            words.extend(part.split_whitespace().map(str::to_owned));
+        }
+    }
+    words
+}
+
+/// Does what a `curl` command of the README does, on `stack` in place of the stack on the usual ports. Gives the
+/// answer, which has to be a success.
+async fn curl(stack: &Stack, line: &str) -> Value {
+    let client = berth::snaptrade::http_client().unwrap();
+    let mut words = words(line).into_iter().skip(1);
+    let (mut method, mut url, mut body) = ("GET".to_owned(), String::new(), String::new());
+    let mut headers = vec![];
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "-X" => method = words.next().unwrap(),
+            "-H" => headers.push(words.next().unwrap()),
+            "-d" => body = words.next().unwrap(),
+            _ => {
+                url = word
+                    .replace("http://localhost:9000", &stack.urls().api)
+                    .replace("http://localhost:9001", &stack.urls().snaptrade);
+            }
+        }
+    }
+    let mut request = client.request(method.parse().unwrap(), url).body(body);
+    for header in headers {
+        let (name, value) = header.split_once(": ").unwrap();
+        request = request.header(name, value);
+    }
+    let response = request.send().await.unwrap();
+    let status = response.status();
+    let answer = response.text().await.unwrap();
+    assert!(status.is_success(), "{line}: {status} {answer}");
+    serde_json::from_str(&answer).unwrap()
+}
+
+async fn berth(directory: &Path, words: &[String]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_berth"))
+        .args(words)
+        .current_dir(directory)
+        .env_clear()
+        .stdin(std::process::Stdio::null())
+        .output()
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn the_first_requests_and_the_operators_commands_of_the_readme_work() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options {
+        data: Data::Directory(directory.path().join(".berth")),
+        ..Options::default()
+    };
+    let stack = Stack::start(options).await.unwrap();
+    let (mut requests, mut commands) = (0, 0);
+    for line in typed() {
+        if line.starts_with("curl ") {
+            requests += 1;
+            curl(&stack, &line).await;
+        } else if let Some(rest) = line
+            .strip_prefix("cargo run -- ")
+            .filter(|rest| !rest.starts_with("local"))
+        {
+            commands += 1;
+            let output = berth(directory.path(), &words(rest)).await;
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(0), "{line}: {said}");
+        }
+    }
+    assert!(
+        requests >= 6 && commands >= 6,
+        "{requests} requests and {commands} commands"
+    );
+    stack.shutdown().await;
+}
+
+#[tokio::test]
+async fn every_command_that_the_readme_names_in_passing_exists() {
+    let directory = tempfile::tempdir().unwrap();
+    let readme = std::fs::read_to_string(checkout().join("README.md")).unwrap();
+    let named: Vec<&str> = readme
+        .split('`')
+        .filter_map(|text| text.strip_prefix("cargo run -- "))
+        .collect();
+    assert!(named.len() >= 3, "{named:?}");
+    for command in named {
+        let mut words = words(command.lines().next().unwrap_or_default());
+        words.push("--help".to_owned());
+        let output = berth(directory.path(), &words).await;
+        assert!(
+            output.status.success(),
+            "{command}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+}
+
+#[test]
+fn the_settings_of_the_example_are_all_known_and_all_right() {
+    let example = std::fs::read_to_string(checkout().join(".env.example")).unwrap();
+    let settings: Vec<(&str, &str)> = example
+        .lines()
+        .filter_map(|line| line.strip_prefix('#').filter(|line| !line.starts_with(' ')))
+        .map(|line| line.split_once('=').unwrap_or_else(|| panic!("{line}")))
+        .collect();
+    let lookup = |name: &str| {
+        let value = settings.iter().find(|(known, _)| *known == name)?.1;
+        Some(value.to_owned())
+    };
+    Config::read(&lookup).unwrap();
+
+    // A setting that nothing asks for is one that has another name in the code.
+    let asked = std::cell::RefCell::new(Vec::new());
+    let remember = |name: &str| {
+        asked.borrow_mut().push(name.to_owned());
+        None
+    };
+    Config::read(&remember).unwrap();
+    for (name, _) in &settings {
+        assert!(asked.borrow().iter().any(|known| known == name), "{name}");
+    }
+}
