@@ -616,7 +616,7 @@ impl<'a> Connections<'a> {
             writes: [audit, seen].into_iter().chain(others).collect(),
         };
         match self.app.store().transact(&transaction, at).await? {
-            Outcome::Won => Ok(()),
+            Outcome::Won | Outcome::AlreadyMine => Ok(()),
             Outcome::Lost(_) => Err(Failure::NoSuchUser),
         }
     }

@@ -90,9 +90,19 @@ pub struct Transaction {
 pub enum Outcome {
     /// It was made, now or when it was first sent.
     Won,
+    /// What stood in the way is the very item that was to be written: the write was made before, and its answer lost.
+    AlreadyMine,
     /// It was not made. For each write in order: `None` where its condition held, otherwise what stood in the way,
     /// which is an empty item where the item was not there.
     Lost(Vec<Option<Item>>),
+}
+
+impl Outcome {
+    /// Whether what was to be written stands there, written by its author.
+    #[must_use]
+    pub fn is_made(&self) -> bool {
+        matches!(self, Self::Won | Self::AlreadyMine)
+    }
 }
 
 /// The parts of a condition that a request carries.
@@ -138,7 +148,7 @@ pub(super) async fn put(
     let sent = client
         .put_item()
         .table_name(table)
-        .set_item(Some(item))
+        .set_item(Some(item.clone()))
         .set_condition_expression(text(condition))
         .set_expression_attribute_names(map(names))
         .set_expression_attribute_values(map(values))
@@ -150,7 +160,14 @@ pub(super) async fn put(
         Err(error) => match error.as_service_error() {
             Some(aws_sdk_dynamodb::operation::put_item::PutItemError::ConditionalCheckFailedException(
                 failed,
-            )) => Ok(Outcome::Lost(vec![Some(failed.item.clone().unwrap_or_default())])),
+            )) => {
+                let there = failed.item.clone().unwrap_or_default();
+                Ok(if there == item {
+                    Outcome::AlreadyMine
+                } else {
+                    Outcome::Lost(vec![Some(there)])
+                })
+            }
             _ => Err(unavailable(error)),
         },
     }
