@@ -21,8 +21,8 @@ use crate::connections::timing::after;
 use crate::ids::{Stem, TenantId, UpstreamId};
 use crate::snaptrade::AccountId;
 use crate::store::{
-    self, Condition, Expression, IndexKey, Item, Key, Outcome, Store, StoreError, Transaction,
-    index_partition, partition,
+    self, Condition, Expression, IndexKey, Item, Key, Store, StoreError, Transaction, index_partition,
+    partition,
 };
 
 /// How long data are kept after they were last written.
@@ -328,7 +328,7 @@ impl<'a> UserData<'a> {
         };
         let item = self.item(REFRESH, record, Some(&index), now)?;
         let condition = before.map_or(Condition::Absent, |before| Condition::Revision(before.rev));
-        Ok(self.store.put(item, &condition, now).await? == Outcome::Won)
+        Ok(self.store.put(item, &condition, now).await?.is_made())
     }
 
     /// Reads the record of refreshes. One call.
@@ -359,7 +359,7 @@ impl<'a> UserData<'a> {
     ) -> Result<bool, StoreError> {
         let item = self.item(sk, reading, None, now)?;
         let condition = Condition::Expression(newest(reading.begun_ms, now));
-        Ok(self.store.put(item, &condition, now).await? == Outcome::Won)
+        Ok(self.store.put(item, &condition, now).await?.is_made())
     }
 
     fn item<T: Serialize>(

@@ -17,7 +17,7 @@ use crate::secrets::SecretError;
 use crate::snaptrade::Credentials;
 use crate::snaptrade::signature::canonical_text;
 use crate::snaptrade::webhook::{self, Event, Stale, WebhookError};
-use crate::store::{self, Condition, Item, Key, Outcome, StoreError, partition};
+use crate::store::{self, Condition, Item, Key, StoreError, partition};
 
 /// How long an event is kept, and so known when it comes again.
 pub const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -151,7 +151,7 @@ pub async fn receive(
     let outcome = app.store().put(item, &Condition::Absent, now).await?;
     Ok(Received {
         received: true,
-        duplicate: outcome != Outcome::Won,
+        duplicate: !outcome.is_made(),
     })
 }
 
