@@ -10,8 +10,9 @@ pub const SKEW: Duration = Duration::from_secs(5);
 /// The longest that one call to SnapTrade may take.
 pub const CALL: Duration = Duration::from_secs(6);
 
-/// The longest that a function works on one request.
-pub const FUNCTION: Duration = Duration::from_secs(25);
+/// How long a function works on one request: three seconds less than the 25 after which Lambda ends it, so that the
+/// result of the last call can still be stored and answered.
+pub const FUNCTION: Duration = Duration::from_secs(22);
 
 /// How long a registration has its place to itself: longer than a function works, with a last call and the skew of
 /// two clocks.

@@ -103,7 +103,7 @@ impl Registration {
     pub(super) fn wait_to_enrol(&mut self, pause: Duration, context: &mut Context<'_>) -> Step {
         let until = self.place.as_ref().map_or(Timestamp::MIN, Place::until);
         let later = timing::after(context.now, pause);
-        if !timing::may_call(until, context.deadline, timing::after(later, CALL)) {
+        if !timing::may_call(until, context.deadline, later) {
             return self.settle_pending(context);
         }
         self.go(Phase::PausingBeforeEnrolling, Effect::Wait(pause))

@@ -31,7 +31,7 @@ use super::records::{
     ActiveUser, ForeignRecord, Ghost, GhostState, HeldPlace, HoldRecord, Holder, Reservation,
     ReservationKind, Slots, UserRecord, UserState,
 };
-use super::timing::{self, CALL, HOLD, HOLD_AGAIN, LEASE, SKEW};
+use super::timing::{self, HOLD, HOLD_AGAIN, LEASE, SKEW};
 use super::writes::{accept, put_ghost, put_new_ghost, remove, restore};
 use crate::config::{Counts, Policy};
 use crate::ids::{Stem, UpstreamId, UserId};
