@@ -11,7 +11,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use aws_sdk_dynamodb::types::{KeySchemaElement, TableDescription};
+use aws_sdk_dynamodb::types::{AttributeValue, KeySchemaElement, TableDescription};
 use berth::app::AwsAccess;
 use berth::config::{BaseUrl, Config};
 use berth::http::routes::{Access, ROUTES};
@@ -493,4 +493,33 @@ async fn the_table_has_the_shape_that_the_code_creates_on_one_machine() {
         "expires_at"
     );
     assert_eq!(text(&table["BillingMode"]), "PAY_PER_REQUEST");
+}
+
+#[test]
+fn the_sample_webhook_is_signed_and_becomes_the_sample_event_of_the_worker() {
+    let event = |function: &str| -> serde_json::Value {
+        serde_json::from_str(&read(format!("infra/events/{function}.json"))).unwrap()
+    };
+    let sent = event("webhook");
+    let body = sent["body"].as_str().unwrap();
+    let signature = sent["headers"]["signature"].as_str().unwrap();
+    let key = "sandbox-consumer-key".into();
+    let verified = berth::snaptrade::webhook::verify(&key, body.as_bytes(), signature).unwrap();
+
+    let image = event("webhook-worker")["Records"][0]["dynamodb"]["NewImage"].clone();
+    let item = image
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(name, value)| {
+            let value = match (value["S"].as_str(), value["N"].as_str()) {
+                (Some(text), _) => AttributeValue::S(text.to_owned()),
+                (_, number) => AttributeValue::N(number.unwrap().to_owned()),
+            };
+            (name.clone(), value)
+        })
+        .collect();
+    let (_, stored) = berth::webhooks::stored(&item).unwrap().unwrap();
+    assert_eq!(stored.webhook_id, verified.webhook_id);
+    assert_eq!(stored.body, body);
 }
