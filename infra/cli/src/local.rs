@@ -150,8 +150,8 @@ fn options(global: &Global, args: &LocalArgs, settings: Settings) -> Options {
     }
 }
 
-/// How much is logged where `--verbose` does not say it: what `LOG_LEVEL` says. A level that does not exist is reported
-/// when the settings are read as a whole.
+/// How much is logged where `--verbose` does not say it: what `LOG_LEVEL` says. A level that does not exist is
+/// reported when the settings are read as a whole.
 fn log_level(settings: &Settings) -> LogLevel {
     settings
         .get("LOG_LEVEL")

@@ -1,15 +1,16 @@
 //! The deployed functions, as the stack runs them: each with its own handler and its own [`App`].
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::sync::Arc;
 
+use aws_lambda_events::event::dynamodb::EventRecord;
 use berth::app::{App, Parts};
 use berth::clock::Clock;
 use berth::config::Config;
 use berth::secrets::DataKeys;
 use berth::snaptrade::Credentials;
 use berth::telemetry::new_id;
+use berth::webhooks;
 use futures::future::BoxFuture;
 use jiff::SignedDuration;
 use lambda_runtime::Diagnostic;
@@ -73,10 +74,13 @@ macro_rules! handler {
 
 /// The functions that answer requests, by name.
 pub(crate) fn for_requests(apps: &Apps) -> BTreeMap<&'static str, Function> {
-    let handlers: [(&'static str, Handler); 5] = [
+    let handlers: [(&'static str, Handler); 8] = [
         ("status", handler!(status)),
         ("register", handler!(register)),
         ("handle-limit", handler!(handle_limit)),
+        ("connection-url", handler!(connection_url)),
+        ("webhook", handler!(webhook)),
+        ("refresh", handler!(refresh)),
         ("users", handler!(users)),
         ("connection-sync", handler!(connection_sync)),
     ];
@@ -98,11 +102,64 @@ pub(crate) fn schedules(apps: &Apps, invoker: &Invoker) -> Schedules {
                 .map_err(|failure| failed(&failure))
         })
     });
-    Schedules::new(vec![Schedule {
-        name: CONNECTION_SYNC,
-        every: SignedDuration::from_mins(15),
-        run: sync,
-    }])
+    let refresh = scheduled(apps, invoker, "refresh-schedule", |app| {
+        Box::pin(async move { refresh::run(&app).await.map_err(|failure| failed(&failure)) })
+    });
+    Schedules::new(vec![
+        Schedule {
+            name: CONNECTION_SYNC,
+            every: SignedDuration::from_mins(15),
+            run: sync,
+        },
+        Schedule {
+            name: REFRESH,
+            every: SignedDuration::from_hours(1),
+            run: refresh,
+        },
+    ])
+}
+
+/// Whether a record of the table's stream is for the function that consumes it: an event of SnapTrade that was just
+/// stored. The event source mapping in AWS has the same filter.
+pub(crate) fn is_for_stream_consumer(record: &EventRecord) -> bool {
+    let is_event = serde_json::to_value(&record.change.keys)
+        .is_ok_and(|keys| keys.pointer("/sk/S").and_then(Value::as_str) == Some("EVENT"));
+    record.event_name == "INSERT" && is_event
+}
+
+/// The function that consumes the table's stream.
+pub(crate) fn stream_consumer(apps: &Apps, invoker: &Invoker) -> Consumer {
+    let (app, invoker) = (Arc::new(apps.app("webhook-worker")), invoker.clone());
+    Box::new(move |batch| {
+        let (app, invoker) = (Arc::clone(&app), invoker.clone());
+        Box::pin(async move {
+            let own = Arc::clone(&app);
+            let work = Box::pin(async move { webhook_worker::handle(&own, batch).await });
+            invoke(&invoker, app, work).await
+        })
+    })
+}
+
+/// Where records go that the function fails on to the last: they are given up in the table, from where they can be
+/// replayed. In AWS a queue gets them, too.
+pub(crate) fn dead_letters(apps: &Apps) -> DeadLetters {
+    let app = Arc::new(apps.app("dead-letters"));
+    Box::new(move |record, reason| {
+        let app = Arc::clone(&app);
+        Box::pin(async move {
+            let item = record.change.new_image.into();
+            let Ok(Some((tenant, event))) = webhooks::stored(&item) else {
+                tracing::error!(%reason, "a record that is no event was given up");
+                return;
+            };
+            let now = app.clock().now();
+            let id = &event.webhook_id;
+            match webhooks::mark_dead(app.store(), &tenant, id, &reason, now).await {
+                Ok(()) => tracing::error!(webhook_id = %id, %reason, "an event was given up"),
+                Err(error) => tracing::error!(webhook_id = %id, %error, "an event could not be given up"),
+            }
+        })
+    })
 }
 
 /// What a scheduled function does, as an invocation of it.
@@ -129,18 +186,15 @@ fn failed(failure: &dyn std::fmt::Display) -> Diagnostic {
 
 /// Runs `work`, what the function that `app` belongs to does with an event, as an invocation of it, and makes JSON of
 /// what it answers.
-async fn invoke<O>(
+async fn invoke<O: Serialize + Send + 'static>(
     invoker: &Invoker,
     app: Arc<App>,
-    work: impl Future<Output = Result<O, Diagnostic>> + Send + 'static,
-) -> Result<Value, String>
-where
-    O: Serialize + Send + 'static,
-{
+    work: BoxFuture<'static, Result<O, Diagnostic>>,
+) -> Result<Value, String> {
     let request_id = new_id();
     let id = request_id.clone();
     let function = app.function();
-    let run = async move { berth::app::invoke_event(&app, id, work).await.0 };
+    let run = Box::pin(async move { berth::app::invoke_event(&app, id, work).await.0 });
     match invoker.invoke(function, &request_id, |_| None, run).await {
         Ok(Ok(output)) => serde_json::to_value(output).map_err(|error| error.to_string()),
         Ok(Err(diagnostic)) => Err(diagnostic.error_message),

@@ -1,11 +1,11 @@
 //! Running a function the way Lambda does: each invocation on its own, within a time limit, its panics contained, its
 //! calls counted.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use berth::telemetry::{CallCounts, Invocation, in_invocation, new_id};
+use futures::future::BoxFuture;
 use tokio::sync::watch;
 
 use crate::calls::{CallLog, InvocationCalls};
@@ -57,17 +57,15 @@ impl Invoker {
     /// Invokes `function` by running `work`, which goes on to its end or limit even when the caller of this gives up,
     /// as an invocation in AWS does when the client hangs up. The calls are recorded under the id that `request_id`
     /// finds in the output, or under `fallback_id`.
-    pub(crate) async fn invoke<F>(
+    ///
+    /// `work` is boxed, because a function's future is large, and each layer around it would hold it twice.
+    pub(crate) async fn invoke<O: Send + 'static>(
         &self,
         function: &'static str,
         fallback_id: &str,
-        request_id: fn(&F::Output) -> Option<String>,
-        work: F,
-    ) -> Result<F::Output, InvocationError>
-    where
-        F: Future + Send + 'static,
-        F::Output: Send,
-    {
+        request_id: fn(&O) -> Option<String>,
+        work: BoxFuture<'static, O>,
+    ) -> Result<O, InvocationError> {
         let invocation = Invocation {
             request_id: fallback_id.to_owned(),
             correlation_id: new_id(),
@@ -76,7 +74,7 @@ impl Invoker {
         let fallback_id = fallback_id.to_owned();
         let (log, limit) = (Arc::clone(&self.log), self.limit);
         let entry = Entry::new(&self.running);
-        let record = move |output: Option<&F::Output>, counts: CallCounts| {
+        let record = move |output: Option<&O>, counts: CallCounts| {
             log.record(InvocationCalls {
                 request_id: output.and_then(request_id).unwrap_or(fallback_id),
                 function,
@@ -153,11 +151,16 @@ mod tests {
     async fn an_invocations_calls_are_recorded_under_its_own_request_id() {
         let (invoker, log) = invoker();
         let answer = invoker
-            .invoke("register", "r-1", |id: &&str| Some((*id).to_owned()), async {
-                count_call(Service::DynamoDb);
-                count_call(Service::SnapTrade);
-                "r-2"
-            })
+            .invoke(
+                "register",
+                "r-1",
+                |id: &&str| Some((*id).to_owned()),
+                Box::pin(async {
+                    count_call(Service::DynamoDb);
+                    count_call(Service::SnapTrade);
+                    "r-2"
+                }),
+            )
             .await;
         assert_eq!(answer, Ok("r-2"));
         let calls = log.of(Some("r-2"));
@@ -172,16 +175,16 @@ mod tests {
         let (invoker, _) = invoker();
         let none = |(): &()| None;
         let panicked = invoker
-            .invoke("status", "r-1", none, async { panic!("oh") })
+            .invoke("status", "r-1", none, Box::pin(async { panic!("oh") }))
             .await;
         assert_eq!(panicked, Err(InvocationError::Panicked("status")));
         let endless = invoker
-            .invoke("status", "r-2", none, std::future::pending())
+            .invoke("status", "r-2", none, Box::pin(std::future::pending()))
             .await;
         assert!(matches!(endless, Err(InvocationError::TimedOut { .. })));
         invoker.cut_off();
         let cut_off = invoker
-            .invoke("status", "r-3", none, std::future::pending())
+            .invoke("status", "r-3", none, Box::pin(std::future::pending()))
             .await;
         assert_eq!(cut_off, Err(InvocationError::CutOff("status")));
         invoker.idle().await;
@@ -191,7 +194,7 @@ mod tests {
     async fn an_invocation_goes_on_when_its_caller_gives_up() {
         let (invoker, log) = invoker();
         let work = tokio::time::sleep(Duration::from_millis(30));
-        let call = invoker.invoke("status", "r-1", |()| None, work);
+        let call = invoker.invoke("status", "r-1", |()| None, Box::pin(work));
         assert!(
             tokio::time::timeout(Duration::from_millis(5), call)
                 .await

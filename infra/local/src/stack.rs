@@ -127,7 +127,17 @@ impl Stack {
                 .fallback(gateway::serve)
                 .with_state(Arc::new(gateway)),
         );
-        let mut background = Background::default();
+        let pump = Pump {
+            database,
+            table,
+            written: dynamodb.written(),
+            checkpoint: directory.as_ref().map(Directory::stream_position),
+            filter: functions::is_for_stream_consumer,
+            consumer: functions::stream_consumer(&apps, &invoker),
+            dead_letters: functions::dead_letters(&apps),
+            clock: clock.clone(),
+        };
+        let mut background = Background(vec![tokio::spawn(pump.run())]);
         if options.schedules {
             background.0.push(tokio::spawn(schedules.run(clock.clone())));
         }
@@ -220,7 +230,6 @@ pub fn empty_data(directory: &Path) -> Result<(), StartError> {
 }
 
 /// Tasks that end when this is dropped.
-#[derive(Default)]
 struct Background(Vec<JoinHandle<()>>);
 
 impl Drop for Background {

@@ -27,7 +27,7 @@ use tokio::sync::Notify;
 pub(crate) const MAX_TRIES: u32 = 3;
 
 /// The wait before the second try, by the stack's clock; it doubles with each further one.
-const FIRST_WAIT: Duration = Duration::from_millis(250);
+const FIRST_WAIT: Duration = Duration::from_millis(500);
 
 /// Most records in one batch.
 pub(crate) const BATCH_SIZE: usize = 10;

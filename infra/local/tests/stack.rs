@@ -1,9 +1,11 @@
 //! The stack as a whole, over HTTP.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::net::TcpListener;
+use std::time::{Duration, Instant};
 
+use berth::ids::TenantId;
 use berth::snaptrade::http_client;
 use berth_local::{Announcement, Data, Fault, Options, SnapTrade, Stack, StartError, empty_data};
 use serde_json::{Value, json};
@@ -167,7 +169,11 @@ async fn a_requests_calls_are_told_by_its_id_and_seen_at_both_ends() {
     );
     assert_eq!(calls[0]["dynamodb"], stack.dynamodb().calls_of("register"));
     let received = get(format!("{}/__sandbox/requests", stack.urls().snaptrade)).await;
-    assert_eq!(calls[0]["snaptrade"], received.as_array().unwrap().len());
+    // The sandbox also hears from the worker, which its webhook about the new user has set off.
+    let registrations = received.as_array().unwrap().iter();
+    let registrations =
+        registrations.filter(|call| call["path"].as_str().unwrap().ends_with("/registerUser"));
+    assert_eq!(calls[0]["snaptrade"], registrations.count());
     stack.shutdown().await;
 }
 
@@ -183,6 +189,72 @@ async fn schedules_are_fired_by_name() {
         refusal["message"].as_str().unwrap().contains("connection-sync"),
         "{refusal}"
     );
+    stack.shutdown().await;
+}
+
+/// Waits until `done` holds, and tells how long that took.
+async fn until(mut done: impl AsyncFnMut() -> bool) -> Duration {
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(10) {
+        if done().await {
+            return begun.elapsed();
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("it did not happen within 10 seconds");
+}
+
+async fn connect(stack: &Stack, user: &str) {
+    let request = http_client()
+        .unwrap()
+        .post(format!("{}/__sandbox/connect", stack.urls().snaptrade))
+        .json(&json!({"user_id": user}));
+    assert!(request.send().await.unwrap().status().is_success());
+}
+
+#[tokio::test]
+async fn an_event_goes_from_the_webhook_through_the_stream_to_the_worker() {
+    let stack = Stack::start(Options::default()).await.unwrap();
+    register(&stack, "ada").await;
+    let worked = |stack: &Stack| {
+        let calls = stack.calls(None);
+        calls
+            .iter()
+            .filter(|call| call.function == "webhook-worker")
+            .count()
+    };
+    // The first one is about the registration itself.
+    until(async || worked(&stack) == 1).await;
+    connect(&stack, "ada").await;
+    until(async || worked(&stack) > 1).await;
+    let users = format!("{}/api/snaptrade/users", stack.urls().api);
+    until(async || {
+        let request = http_client().unwrap().get(&users).bearer_auth("dev:ops:operator");
+        let users: Value = request.send().await.unwrap().json().await.unwrap();
+        users["data"][0]["connections"] == 1
+    })
+    .await;
+    stack.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_event_that_nobody_can_work_on_is_given_up_and_kept() {
+    let stack = Stack::start(Options::default()).await.unwrap();
+    register(&stack, "ada").await;
+    let app = stack.app("test");
+    let tenant = TenantId::default();
+    let sandbox = format!("{}/__sandbox/faults", stack.urls().snaptrade);
+    let fault = json!({"operation": "*", "kind": "status", "status": 503, "times": 1000});
+    let request = http_client().unwrap().post(sandbox).json(&fault);
+    assert!(request.send().await.unwrap().status().is_success());
+    connect(&stack, "ada").await;
+    until(async || {
+        // Nobody waits for the tries to be apart.
+        stack.clock().advance(5);
+        let letters = berth::webhooks::dead_letters(app.store(), &tenant, app.clock().now()).await;
+        !letters.unwrap().is_empty()
+    })
+    .await;
     stack.shutdown().await;
 }
 

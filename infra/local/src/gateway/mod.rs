@@ -162,7 +162,10 @@ impl Gateway {
             let Ok(answer) = adapter.call(LambdaEvent::new(request, context)).await;
             serde_json::to_value(answer).ok()
         };
-        let output = self.invoker.invoke(name, gateway_id, request_id, run).await?;
+        let output = self
+            .invoker
+            .invoke(name, gateway_id, request_id, Box::pin(run))
+            .await?;
         Ok(output.unwrap_or(Value::Null))
     }
 }
