@@ -90,7 +90,8 @@ where
         } else if call.body.len() > MAX_BODY_BYTES {
             Err(Problem::new(Code::PayloadTooLarge))
         } else {
-            within(time_left, handle(call)).await
+            // Boxed, because a handler's future can be large, and each layer around it would hold it twice.
+            within(time_left, Box::pin(handle(call))).await
         };
         log(&method, route, user.as_deref(), &result, started.elapsed());
         result
