@@ -5,9 +5,9 @@ use super::machine::{
     Author, Change, CommitOutcome, Context, Effect, Entry, Expect, Fault, Input, Machine, Next, Transition,
     Write,
 };
-use super::records::{Ghost, GhostState, HeldPlace, Reservation, ReservationKind, UserRecord, UserState};
+use super::records::{Ghost, HeldPlace, Reservation, ReservationKind, UserRecord, UserState};
 use super::timing::{self, LEASE, SKEW};
-use super::writes::{accept, put_ghost, put_new_ghost};
+use super::writes::{accept, inherit, new_ghost, put_new_ghost};
 use crate::ids::{Stem, UpstreamId, UserId};
 
 /// How often the decision is begun anew when others were faster.
@@ -101,7 +101,7 @@ impl Leaving {
         if let Some(user) = entry.user {
             return match &user.state {
                 UserState::Active(active) => {
-                    let ghost = self.ghost(&active.upstream, context);
+                    let ghost = new_ghost(&self.author, &active.upstream, &self.stem, None, context.now);
                     let writes = vec![put_new_ghost(&ghost)];
                     let record = self.record(vec![active.upstream.clone()], user.rev + 1, &user, context);
                     self.reserve(record, Expect::Revision(user.rev), vec![ghost], writes, context)
@@ -119,7 +119,7 @@ impl Leaving {
         let Some(foreign) = entry.foreign else {
             return Next::Done(Err(NotLeft::Unknown));
         };
-        let ghost = self.ghost(&foreign.upstream, context);
+        let ghost = new_ghost(&self.author, &foreign.upstream, &self.stem, None, context.now);
         let writes = vec![
             put_new_ghost(&ghost),
             Write::Foreign {
@@ -143,25 +143,10 @@ impl Leaving {
         let Some(reservation) = user.reservation() else {
             return self.look();
         };
-        let (mut after, mut kept, mut writes) = (reservation.after.clone(), Vec::new(), Vec::new());
-        for ghost in ghosts {
-            let taken = Ghost {
-                rev: ghost.rev + 1,
-                by: self.author.attempt.clone(),
-                was: None,
-                ..ghost.clone()
-            };
-            writes.push(put_ghost(ghost.rev, &taken));
-            kept.push(taken);
-        }
-        if let Some(upstream) = &reservation.upstream {
-            let ghost = self.ghost(upstream, context);
-            writes.push(put_new_ghost(&ghost));
-            kept.push(ghost);
-            after.push(upstream.clone());
-        }
-        let record = self.record(after, user.rev + 1, user, context);
-        self.reserve(record, Expect::Revision(user.rev), kept, writes, context)
+        let inherited = inherit(&self.author, &self.stem, reservation, ghosts, context.now);
+        let record = self.record(inherited.after, user.rev + 1, user, context);
+        let expect = Expect::Revision(user.rev);
+        self.reserve(record, expect, inherited.ghosts, inherited.writes, context)
     }
 
     fn reservation(&self, after: Vec<UpstreamId>, context: &Context<'_>) -> UserState {
@@ -186,19 +171,6 @@ impl Leaving {
             protected: false,
             state: self.reservation(after, context),
             ..old.clone()
-        }
-    }
-
-    fn ghost(&self, upstream: &UpstreamId, context: &Context<'_>) -> Ghost {
-        Ghost {
-            upstream: upstream.clone(),
-            rev: self.author.attempt.first_revision(),
-            state: GhostState::Due,
-            by: self.author.attempt.clone(),
-            waits: Some(self.stem.clone()),
-            was: None,
-            sent_at: context.now,
-            accepted_at: None,
         }
     }
 
@@ -307,10 +279,12 @@ impl Machine for Leaving {
         match (std::mem::replace(&mut self.phase, Phase::Start), input) {
             (Phase::Start, Input::Begin) => self.look(),
             (Phase::Looking, Input::Entry(entry)) => self.enter(*entry, context),
-            (Phase::ReadingExpired, Input::Reservation(Some(user), ghosts)) => {
+            (Phase::ReadingExpired, Input::Reservation(Some(user), ghosts))
+                if user.is_expired(context.now) =>
+            {
                 self.take_over(&user, &ghosts, context)
             }
-            (Phase::ReadingExpired, Input::Reservation(None, _)) => self.look(),
+            (Phase::ReadingExpired, Input::Reservation(..)) => self.look(),
             (Phase::Reserving(record, ghosts), Input::Committed(outcome)) => match outcome {
                 CommitOutcome::Won => {
                     self.record = Some(*record);

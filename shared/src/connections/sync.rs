@@ -23,7 +23,7 @@ use super::records::{
 };
 use super::timing::{self, LEASE, LIST_AGE};
 use super::vanishing::{Vanished, Vanishing};
-use super::writes::{accept, put_ghost, put_new_ghost};
+use super::writes::{Inherited, accept, inherit, put_ghost};
 use crate::config::Counts;
 use crate::ids::UpstreamId;
 
@@ -367,38 +367,18 @@ impl Sync {
             return self.next(context);
         }
         let stem = user.user_id.stem();
-        let mut writes = Vec::new();
-        let mut kept = Vec::new();
-        for ghost in ghosts {
-            let taken = Ghost {
-                rev: ghost.rev + 1,
-                by: self.author.attempt.clone(),
-                was: None,
-                ..ghost.clone()
-            };
-            writes.push(put_ghost(ghost.rev, &taken));
-            kept.push(taken);
-        }
+        let Inherited {
+            after,
+            ghosts,
+            mut writes,
+        } = inherit(&self.author, &stem, reservation, ghosts, context.now);
         let mut record = user.clone();
         record.rev += 1;
         if let UserState::Reserved(mine) = &mut record.state {
             mine.attempt = self.author.attempt.clone();
             mine.until = self.until();
-            if let Some(upstream) = mine.upstream.take() {
-                let ghost = Ghost {
-                    upstream: upstream.clone(),
-                    rev: self.author.attempt.first_revision(),
-                    state: GhostState::Due,
-                    by: self.author.attempt.clone(),
-                    waits: Some(stem.clone()),
-                    was: None,
-                    sent_at: context.now,
-                    accepted_at: None,
-                };
-                writes.push(put_new_ghost(&ghost));
-                kept.push(ghost);
-                mine.after.push(upstream);
-            }
+            mine.upstream = None;
+            mine.after = after;
         }
         writes.push(Write::User {
             stem: stem.clone(),
@@ -413,7 +393,10 @@ impl Sync {
         let slots = Transition::of(0).holding(&stem, held);
         let audit = vec![self.author.audit(&stem, "place.retired", &[])];
         let commit = self.author.commit("retire", context.now, slots, writes, audit);
-        self.go(Phase::RetiringOwn(Box::new(record), kept), Effect::Commit(commit))
+        self.go(
+            Phase::RetiringOwn(Box::new(record), ghosts),
+            Effect::Commit(commit),
+        )
     }
 
     fn clearing_retired(

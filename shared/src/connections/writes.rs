@@ -2,8 +2,76 @@
 
 use jiff::Timestamp;
 
-use super::machine::{Change, Expect, Write};
-use super::records::{Ghost, GhostState, Holder};
+use super::machine::{Author, Change, Expect, Write};
+use super::records::{Ghost, GhostState, Holder, Reservation};
+use crate::ids::{Stem, UpstreamId};
+
+/// A ghost of `upstream` that `author` is to delete before the place in partition `waits` is used or freed.
+#[must_use]
+pub fn new_ghost(
+    author: &Author,
+    upstream: &UpstreamId,
+    waits: &Stem,
+    was: Option<Holder>,
+    now: Timestamp,
+) -> Ghost {
+    Ghost {
+        upstream: upstream.clone(),
+        rev: author.attempt.first_revision(),
+        state: GhostState::Due,
+        by: author.attempt.clone(),
+        waits: Some(waits.clone()),
+        was: was.map(Box::new),
+        sent_at: now,
+        accepted_at: None,
+    }
+}
+
+/// What a place owes that is taken over: the ids, their ghosts, and the writes that make the ghosts the taker's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inherited {
+    /// The ids whose deletion SnapTrade must have accepted.
+    pub after: Vec<UpstreamId>,
+    /// Their ghosts, as they will be.
+    pub ghosts: Vec<Ghost>,
+    /// What makes them so.
+    pub writes: Vec<Write>,
+}
+
+/// What `author` inherits with the place of `reservation`, whose ghosts are `ghosts`, for the place in partition
+/// `waits`. Nothing of it can be undone any more, and the id that the reservation was to register has to go, too.
+#[must_use]
+pub fn inherit(
+    author: &Author,
+    waits: &Stem,
+    reservation: &Reservation,
+    ghosts: &[Ghost],
+    now: Timestamp,
+) -> Inherited {
+    let mut inherited = Inherited {
+        after: reservation.after.clone(),
+        ghosts: Vec::new(),
+        writes: Vec::new(),
+    };
+    for ghost in ghosts {
+        let taken = Ghost {
+            rev: ghost.rev + 1,
+            by: author.attempt.clone(),
+            waits: Some(waits.clone()),
+            was: None,
+            ..ghost.clone()
+        };
+        inherited.writes.push(put_ghost(ghost.rev, &taken));
+        inherited.ghosts.push(taken);
+    }
+    if let Some(upstream) = &reservation.upstream {
+        let ghost = new_ghost(author, upstream, waits, None, now);
+        inherited.writes.push(put_new_ghost(&ghost));
+        inherited.ghosts.push(ghost);
+        inherited.after.push(upstream.clone());
+    }
+    inherited
+}
 
 /// The write that notes that SnapTrade took the deletion of `ghost`.
 #[must_use]

@@ -30,30 +30,7 @@ impl Registration {
     }
 
     pub(super) fn ghost(&self, upstream: &UpstreamId, was: Option<Holder>, now: Timestamp) -> Ghost {
-        Ghost {
-            upstream: upstream.clone(),
-            rev: self.author.attempt.first_revision(),
-            state: GhostState::Due,
-            by: self.author.attempt.clone(),
-            waits: Some(self.stem.clone()),
-            was: was.map(Box::new),
-            sent_at: now,
-            accepted_at: None,
-        }
-    }
-
-    /// The ghosts of a place that is taken over: this attempt's, and not to be undone any more.
-    pub(super) fn inherit(&self, ghosts: &[Ghost]) -> Vec<Ghost> {
-        ghosts
-            .iter()
-            .map(|ghost| Ghost {
-                rev: ghost.rev + 1,
-                by: self.author.attempt.clone(),
-                waits: Some(self.stem.clone()),
-                was: None,
-                ..ghost.clone()
-            })
-            .collect()
+        new_ghost(&self.author, upstream, &self.stem, was, now)
     }
 
     /// Writes a reservation that makes a place this attempt's.
@@ -279,21 +256,12 @@ impl Registration {
         ghosts: &[Ghost],
         context: &mut Context<'_>,
     ) -> Option<(UserRecord, Vec<Ghost>, Vec<Write>)> {
-        let reservation = old.reservation()?;
-        let mut after = reservation.after.clone();
-        let mut inherited = self.inherit(ghosts);
-        let mut writes: Vec<Write> = ghosts
-            .iter()
-            .zip(&inherited)
-            .map(|(was, is)| put_ghost(was.rev, is))
-            .collect();
-        if let Some(upstream) = &reservation.upstream {
-            let ghost = self.ghost(upstream, None, context.now);
-            writes.push(put_new_ghost(&ghost));
-            after.push(upstream.clone());
-            inherited.push(ghost);
-        }
-        (after.len() <= MAX_OWED).then(|| (self.reservation(after, context), inherited, writes))
+        let Inherited {
+            after,
+            ghosts,
+            writes,
+        } = inherit(&self.author, &self.stem, old.reservation()?, ghosts, context.now);
+        (after.len() <= MAX_OWED).then(|| (self.reservation(after, context), ghosts, writes))
     }
 
     pub(super) fn evict(&mut self, candidates: &[Holder], context: &mut Context<'_>) -> Step {
