@@ -32,8 +32,7 @@ async fn answer(app: &App, call: Call) -> Result<Reply, Problem> {
     let connections = call.connections(app);
     let user = connections.runner().user(&subject.stem()).await?;
     let refresh = Refresh::new(app, &connections, call.identity.tenant.clone());
-    let refreshed = refresh
-        .run(user, &scope, Purpose::Manual)
+    let refreshed = Box::pin(refresh.run(user, &scope, Purpose::Manual))
         .await
         .map_err(problem)?;
     Reply::ok(&refreshed)

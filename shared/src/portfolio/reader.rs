@@ -210,7 +210,8 @@ impl<'a> Reader<'a> {
                         None => return Ok(()),
                     }
                 };
-                let result = self.account(next).await?;
+                // Boxed, as are the calls below: several of these stand in one future, which would fill a thread's stack.
+                let result = Box::pin(self.account(next)).await?;
                 let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
                 match result {
                     Ok(holdings) => {
@@ -276,8 +277,8 @@ async fn again<T, F>(call: impl Fn() -> F) -> Result<T, snaptrade::Error>
 where
     F: Future<Output = Result<T, snaptrade::Error>>,
 {
-    match call().await {
-        Err(error) if is_passing(error.kind) => call().await,
+    match Box::pin(call()).await {
+        Err(error) if is_passing(error.kind) => Box::pin(call()).await,
         result => result,
     }
 }

@@ -37,7 +37,10 @@ const LEASE: Duration = Duration::from_secs(30);
 const MANUAL_BUDGET: Duration = Duration::from_secs(16);
 
 /// How long a call waits for the result of another one.
-const JOIN_BUDGET: Duration = Duration::from_secs(20);
+const JOIN_BUDGET: Duration = Duration::from_secs(18);
+
+/// How long a call may take in all, of the 25 seconds that the function has.
+const WHOLE_BUDGET: Duration = Duration::from_secs(22);
 
 /// How often a call that waits looks for the result.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
@@ -420,17 +423,9 @@ impl<'a> Refresh<'a> {
                 }
                 Begin::Go => {
                     let mine = taken(record.as_ref(), &subject.upstream, now);
-                    let won = data.put_refresh(&mine, record.as_ref(), now).await?;
-                    record = if won {
-                        Some(mine.clone())
-                    } else {
-                        data.refresh(now).await?
-                    };
-                    // A write that was sent twice loses to itself.
-                    if record.as_ref().is_some_and(|record| record.run == mine.run) {
+                    if data.put_refresh(&mine, record.as_ref(), now).await? {
                         break mine;
                     }
-                    continue;
                 }
                 Begin::Wait if purpose != Purpose::Manual || started.elapsed() >= JOIN_BUDGET => {
                     return Err(RefreshError::InProgress);
@@ -440,13 +435,15 @@ impl<'a> Refresh<'a> {
             record = data.refresh(self.now()).await?;
         };
         let deadline = match purpose {
-            Purpose::Manual => Instant::now().checked_add(MANUAL_BUDGET).unwrap_or(started),
+            Purpose::Manual => {
+                let left = WHOLE_BUDGET.saturating_sub(started.elapsed());
+                let budget = left.min(MANUAL_BUDGET);
+                Instant::now().checked_add(budget).unwrap_or(started)
+            }
             Purpose::Background { deadline } => deadline,
         };
         let reader = Reader::new(self.app, self.connections, &self.tenant, &subject, deadline);
-        let run = self
-            .read(&reader, &subject, &mine, &mut snapshot, scope, purpose)
-            .await;
+        let run = Box::pin(self.read(&reader, &subject, &mine, &mut snapshot, scope, purpose)).await;
         self.finish(&data, mine, &run).await;
         let run = run?;
         match run.error {
@@ -478,7 +475,7 @@ impl<'a> Refresh<'a> {
             asked: mine.asked.clone(),
             error: None,
         };
-        if let Err(error) = reader.lists(snapshot).await {
+        if let Err(error) = Box::pin(reader.lists(snapshot)).await {
             return self.without_lists(run, snapshot, scope, error).await;
         }
         let now = self.now();
@@ -489,8 +486,8 @@ impl<'a> Refresh<'a> {
         }
         let (wanted, unsynced) = targets(snapshot, scope, purpose, now);
         let (read, answers) = tokio::join!(
-            reader.holdings(&wanted),
-            self.ask(reader, subject, snapshot, &mut run.asked, scope, purpose),
+            Box::pin(reader.holdings(&wanted)),
+            Box::pin(self.ask(reader, subject, snapshot, &mut run.asked, scope, purpose)),
         );
         let mut read = match read {
             Ok(read) => read,

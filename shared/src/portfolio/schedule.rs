@@ -151,7 +151,7 @@ pub async fn run(app: &App, tenant: &TenantId) -> Result<ScheduleReport, Failure
                     None => return,
                 }
             };
-            let refreshed = one(app, &connections, tenant, next).await;
+            let refreshed = Box::pin(one(app, &connections, tenant, next)).await;
             let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
             match refreshed {
                 Ok(()) => queue.1.refreshed = queue.1.refreshed.saturating_add(1),
@@ -179,7 +179,7 @@ async fn one(
         deadline: deadline.checked_add(PER_USER).unwrap_or(deadline),
     };
     let refresh = Refresh::new(app, connections, tenant.clone());
-    match refresh.run(user, &Scope::All, purpose).await {
+    match Box::pin(refresh.run(user, &Scope::All, purpose)).await {
         // Somebody else refreshes this user right now.
         Ok(_) | Err(RefreshError::InProgress) => Ok(()),
         Err(error) => Err(error),

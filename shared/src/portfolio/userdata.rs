@@ -473,6 +473,45 @@ mod tests {
     }
 
     #[test]
+    fn connections_and_accounts_come_back_from_their_items_as_they_were() {
+        let connection: crate::snaptrade::Connection = serde_json::from_str(
+            r#"{"id": "c", "type": "trade", "created_date": "2026-11-21T10:00:00Z", "disabled": true,
+                "disabled_date": "2026-11-21T10:00:00Z", "brokerage": {"id": "b", "slug": "ALPACA", "name": "Alpaca"}}"#,
+        )
+        .unwrap();
+        let account: crate::snaptrade::Account = serde_json::from_str(
+            r#"{"id": "a", "brokerage_authorization": "c", "number": "123456", "institution_name": "Alpaca",
+                "balance": {"total": {"amount": 12345678.90, "currency": "USD"}}}"#,
+        )
+        .unwrap();
+        let connections = test_reading(super::super::connections::merge(&[connection], &[], now()), now());
+        let accounts = test_reading(vec![StoredAccount::from(&account)], now());
+        let record = RefreshRecord {
+            rev: 1,
+            upstream: connections.upstream.clone(),
+            run: new_attempt(),
+            until: now(),
+            finished: None,
+            asked: vec![super::super::refresh::Asked {
+                connection_id: crate::snaptrade::ConnectionId::new("c"),
+                at: now(),
+                answer: super::super::refresh::UpstreamRefresh::TooRecent,
+            }],
+            due_at: now(),
+        };
+        let items = [
+            item(CONNECTIONS, &connections),
+            item(ACCOUNTS, &accounts),
+            item(REFRESH, &record),
+        ];
+        let snapshot = Snapshot::from_items(&items, &connections.upstream).unwrap();
+        assert_eq!(snapshot.connected_accounts().count(), 1);
+        assert_eq!(snapshot.connections, Some(connections));
+        assert_eq!(snapshot.accounts, Some(accounts));
+        assert_eq!(snapshot.refresh, Some(record));
+    }
+
+    #[test]
     fn what_another_registration_read_is_not_seen() {
         let items = [item(
             CONNECTIONS,

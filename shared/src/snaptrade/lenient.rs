@@ -39,6 +39,34 @@ pub(super) fn required_text<'de, D: Deserializer<'de>>(deserializer: D) -> Resul
     text(deserializer)?.ok_or_else(|| D::Error::custom("a text is missing"))
 }
 
+/// An id as text; SnapTrade has numbers for some. Ids are also stored, so unlike the other readers of this module this
+/// one reads more than JSON.
+pub(super) fn id_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    struct IdText;
+
+    impl serde::de::Visitor<'_> for IdText {
+        type Value = String;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an id as a text or a whole number")
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<String, E> {
+            Ok(text.to_owned())
+        }
+
+        fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<String, E> {
+            Ok(number.to_string())
+        }
+
+        fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<String, E> {
+            Ok(number.to_string())
+        }
+    }
+
+    deserializer.deserialize_any(IdText)
+}
+
 /// A point in time; `None` from what cannot be understood as one.
 pub(super) fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
     let raw = Box::<RawValue>::deserialize(deserializer)?;
@@ -344,7 +372,7 @@ macro_rules! id {
 
         impl<'de> serde::Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                $crate::snaptrade::lenient::required_text(deserializer).map(Self)
+                $crate::snaptrade::lenient::id_text(deserializer).map(Self)
             }
         }
     };

@@ -24,13 +24,13 @@ use crate::store::{Expression, Key, StoreError, Transaction, Write};
 
 /// How often an event is tried before it is given up. The stream tries again at once, so more tries would only hold up
 /// the events behind it; the schedule reads everything again anyway.
-pub const MAX_ATTEMPTS: u32 = 3;
+pub const MAX_ATTEMPTS: u32 = 8;
 
 /// How long SnapTrade may take over the events of one user.
-const BUDGET: Duration = Duration::from_secs(15);
+const BUDGET: Duration = Duration::from_secs(12);
 
-/// How long no further user's events are begun with, of the 60 seconds that the worker has.
-const BEGINS: Duration = Duration::from_secs(35);
+/// After how long no further user's events are begun with.
+const BEGINS: Duration = Duration::from_secs(8);
 
 /// What became of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +62,7 @@ pub async fn apply(app: &App, events: &[(TenantId, StoredEvent)]) -> BTreeMap<St
         let applied = if started.elapsed() >= BEGINS {
             Applied::Again
         } else {
-            apply_group(app, &tenant, upstream.as_ref(), &ids).await
+            Box::pin(apply_group(app, &tenant, upstream.as_ref(), &ids)).await
         };
         for id in ids {
             results.insert(id.to_owned(), applied);
@@ -150,7 +150,9 @@ async fn work_on(
         .filter(|work| !matches!(work, Work::Ignore(_)))
         .collect();
     let outcome = match user {
-        Some(user) if !wanted.is_empty() => reread(app, &connections, tenant, user, &wanted).await?,
+        Some(user) if !wanted.is_empty() => {
+            Box::pin(reread(app, &connections, tenant, user, &wanted)).await?
+        }
         _ => "ignored",
     };
     Ok(works
@@ -195,7 +197,7 @@ async fn reread(
     let started = Instant::now();
     let deadline = started.checked_add(BUDGET).unwrap_or(started);
     let reader = Reader::new(app, connections, tenant, &subject, deadline);
-    let throttled = match reader.lists(&mut snapshot).await {
+    let throttled = match Box::pin(reader.lists(&mut snapshot)).await {
         Ok(())
             if app
                 .config()
@@ -204,8 +206,7 @@ async fn reread(
                 .is_on_for(&subject.user.user_id) =>
         {
             let accounts = to_read(&snapshot, wanted);
-            let read = reader
-                .holdings(&accounts)
+            let read = Box::pin(reader.holdings(&accounts))
                 .await
                 .map_err(|error| error.to_string())?;
             let passing = read.failed.iter().find(|(_, kind)| is_passing(**kind));

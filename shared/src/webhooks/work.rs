@@ -8,7 +8,9 @@ use crate::snaptrade::webhook::EventKind;
 /// What an event is about, whoever it is that it is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hint {
-    /// Whether the user exists.
+    /// That the user exists, which whoever registered it knows already.
+    Registered,
+    /// Whether the user still exists.
     User,
     /// The user's connections.
     Connections,
@@ -35,7 +37,8 @@ pub enum Work {
 #[must_use]
 pub fn hint(kind: &EventKind) -> Hint {
     match kind {
-        EventKind::UserRegistered | EventKind::UserDeleted => Hint::User,
+        EventKind::UserRegistered => Hint::Registered,
+        EventKind::UserDeleted => Hint::User,
         EventKind::ConnectionAttempted { .. }
         | EventKind::ConnectionAdded { .. }
         | EventKind::ConnectionDeleted { .. }
@@ -75,6 +78,7 @@ pub fn decide(hint: &Hint, upstream: Option<&UpstreamId>, user: Option<&UserReco
         return Work::Ignore("earlier registration");
     }
     match hint {
+        Hint::Registered => Work::Ignore("known already"),
         Hint::User => Work::Verify,
         Hint::Connections => Work::Connections,
         Hint::Account(account) => Work::Account(account.clone()),
@@ -103,9 +107,8 @@ mod tests {
     fn every_kind_of_event_has_its_hint() {
         let connection = json!({"brokerageAuthorizationId": "c", "brokerageId": "b"});
         let account = json!({"brokerageAuthorizationId": "c", "accountId": "a"});
-        for name in ["USER_REGISTERED", "USER_DELETED"] {
-            assert_eq!(event(name, json!({})), Hint::User, "{name}");
-        }
+        assert_eq!(event("USER_REGISTERED", json!({})), Hint::Registered);
+        assert_eq!(event("USER_DELETED", json!({})), Hint::User);
         for name in [
             "ATTEMPTED",
             "ADDED",
