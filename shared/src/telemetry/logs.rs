@@ -72,8 +72,9 @@ impl LogLevel {
         }
     }
 
-    fn targets(self) -> Targets {
-        let others = self.filter().min(LevelFilter::WARN);
+    /// What is logged: our own crates by this level, and others where it is at most `others`.
+    fn targets(self, others: LevelFilter) -> Targets {
+        let others = self.filter().min(others);
         OWN_CRATES
             .iter()
             .fold(Targets::new().with_default(others), |targets, name| {
@@ -86,15 +87,17 @@ impl LogLevel {
 pub fn init_json(level: LogLevel) {
     let layer = JsonLines { write: write_stdout };
     let _set_up_before = tracing_subscriber::registry()
-        .with(layer.with_filter(level.targets()))
+        .with(layer.with_filter(level.targets(LevelFilter::WARN)))
         .try_init();
 }
 
-/// Logs lines for people on standard error from now on. Where logging was set up before, that stays.
+/// Logs lines for people on standard error from now on. Where logging was set up before, that stays. The embedded
+/// DynamoDB warns of every condition that does not hold, which is an ordinary answer, so others are heard from errors
+/// on.
 pub fn init_text(level: LogLevel) {
     let layer = TextLines;
     let _set_up_before = tracing_subscriber::registry()
-        .with(layer.with_filter(level.targets()))
+        .with(layer.with_filter(level.targets(LevelFilter::ERROR)))
         .try_init();
 }
 
@@ -259,7 +262,8 @@ pub(crate) async fn lines_of(work: impl Future<Output = ()>) -> Vec<String> {
     let layer = JsonLines {
         write: |line| LINES.with_borrow_mut(|lines| lines.push(line.to_owned())),
     };
-    let subscriber = tracing_subscriber::registry().with(layer.with_filter(LogLevel::Info.targets()));
+    let subscriber =
+        tracing_subscriber::registry().with(layer.with_filter(LogLevel::Info.targets(LevelFilter::WARN)));
     let guard = tracing::subscriber::set_default(subscriber);
     work.await;
     drop(guard);
