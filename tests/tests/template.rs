@@ -523,3 +523,154 @@ fn the_sample_webhook_is_signed_and_becomes_the_sample_event_of_the_worker() {
     assert_eq!(stored.webhook_id, verified.webhook_id);
     assert_eq!(stored.body, body);
 }
+
+/// Sends a request to the stack, which has to succeed.
+async fn send(
+    stack: &Stack,
+    method: &str,
+    url: String,
+    token: &str,
+    body: serde_json::Value,
+) -> serde_json::Value {
+    let client = berth::snaptrade::http_client().unwrap();
+    let request = client
+        .request(method.parse().unwrap(), &url)
+        .bearer_auth(token)
+        .json(&body);
+    let response = request.send().await.unwrap();
+    let status = response.status();
+    let text = response.text().await.unwrap();
+    assert!(
+        status.is_success(),
+        "{method} {url}: {status} {text}, with {} calls",
+        stack.calls(None).len()
+    );
+    serde_json::from_str(&text).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn no_function_makes_a_call_to_the_table_that_its_role_does_not_allow() {
+    const OPERATOR: &str = "dev:ops:operator";
+    let stack = Stack::start(Options {
+        limit: Some(2),
+        ..Options::default()
+    })
+    .await
+    .unwrap();
+    let (api, sandbox) = (stack.urls().api.clone(), stack.urls().snaptrade.clone());
+    let nothing = || serde_json::json!({});
+    for user in ["ada", "grace", "mary"] {
+        let token = format!("dev:{user}");
+        send(
+            &stack,
+            "POST",
+            format!("{api}/api/snaptrade/register"),
+            &token,
+            nothing(),
+        )
+        .await;
+        send(
+            &stack,
+            "POST",
+            format!("{api}/api/snaptrade/handle-connection-limit"),
+            &token,
+            nothing(),
+        )
+        .await;
+    }
+    send(
+        &stack,
+        "POST",
+        format!("{api}/api/snaptrade/connection-url"),
+        "dev:mary",
+        nothing(),
+    )
+    .await;
+    let mary = serde_json::json!({"user_id": "mary"});
+    send(&stack, "POST", format!("{sandbox}/__sandbox/connect"), "", mary).await;
+    send(
+        &stack,
+        "POST",
+        format!("{api}/api/snaptrade/callback"),
+        "dev:mary",
+        nothing(),
+    )
+    .await;
+    send(
+        &stack,
+        "POST",
+        format!("{api}/api/snaptrade/refresh"),
+        "dev:mary",
+        nothing(),
+    )
+    .await;
+    for method in ["GET", "POST"] {
+        let path = if method == "GET" { "status" } else { "sync" };
+        send(
+            &stack,
+            method,
+            format!("{api}/api/snaptrade/{path}"),
+            OPERATOR,
+            nothing(),
+        )
+        .await;
+    }
+    send(
+        &stack,
+        "GET",
+        format!("{api}/api/snaptrade/users"),
+        OPERATOR,
+        nothing(),
+    )
+    .await;
+    for schedule in ["connection-sync", "refresh"] {
+        send(
+            &stack,
+            "POST",
+            format!("{api}/__local/schedules/{schedule}"),
+            "",
+            nothing(),
+        )
+        .await;
+    }
+    send(
+        &stack,
+        "POST",
+        format!("{api}/api/snaptrade/users/delete-oldest"),
+        OPERATOR,
+        nothing(),
+    )
+    .await;
+
+    let template = Template::read();
+    let mut seen = BTreeSet::new();
+    for ((caller, operation), _) in stack.dynamodb().calls() {
+        let functions = template.functions();
+        let Some(function) = functions.iter().find(|function| function.package == caller) else {
+            continue;
+        };
+        seen.insert(caller.clone());
+        let allowed: BTreeSet<String> = function
+            .statements()
+            .iter()
+            .flat_map(|statement| texts(&statement["Action"]))
+            .collect();
+        // A transaction needs the permission of each of its writes, and an audit entry is put by every one.
+        let action = if operation == "TransactWriteItems" {
+            "PutItem"
+        } else {
+            &operation
+        };
+        assert!(
+            allowed.contains(&format!("dynamodb:{action}")),
+            "{caller} calls {operation}"
+        );
+    }
+    let deployed: BTreeSet<String> = template
+        .functions()
+        .into_iter()
+        .map(|function| function.package)
+        .collect();
+    assert_eq!(seen, deployed, "each function is to make some call here");
+    stack.shutdown().await;
+}
