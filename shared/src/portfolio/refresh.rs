@@ -479,7 +479,7 @@ impl<'a> Refresh<'a> {
             return self.without_lists(run, snapshot, scope, error).await;
         }
         let now = self.now();
-        run.finished.refreshed_at = Some(now);
+        run.finished.refreshed_at = snapshot.accounts.as_ref().map(|reading| reading.read_at);
         if !scope.exists(snapshot) {
             run.error = Some(RefreshError::NotFound);
             return Ok(run);
