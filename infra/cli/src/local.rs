@@ -11,18 +11,23 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use crate::exit::Exit;
 use crate::{Global, tour};
 
+/// The ports of a stack that is not told others.
+const API_PORT: u16 = 9000;
+const SNAPTRADE_PORT: u16 = 9001;
+const DYNAMODB_PORT: u16 = 9003;
+
 /// Options of `berth local`. Port 0 picks a free port.
 #[derive(Debug, Args)]
 pub(crate) struct LocalArgs {
-    /// The API's port
-    #[arg(long, default_value_t = 9000)]
-    port: u16,
-    /// The `SnapTrade` sandbox's port
-    #[arg(long, default_value_t = 9001)]
-    snaptrade_port: u16,
-    /// `DynamoDB`'s port
-    #[arg(long, default_value_t = 9003)]
-    dynamodb_port: u16,
+    /// The API's port [default: 9000, a free one for the tour]
+    #[arg(long)]
+    port: Option<u16>,
+    /// The `SnapTrade` sandbox's port [default: 9001, a free one for the tour]
+    #[arg(long)]
+    snaptrade_port: Option<u16>,
+    /// `DynamoDB`'s port [default: 9003, a free one for the tour]
+    #[arg(long)]
+    dynamodb_port: Option<u16>,
     /// Keep the data in memory, not in .berth/
     #[arg(long, conflicts_with = "reset")]
     memory: bool,
@@ -50,7 +55,7 @@ pub(crate) struct LocalArgs {
     /// Talk to the sandbox, or to the real `SnapTrade` with the credentials in the environment or in .env
     #[arg(long, default_value = "sandbox", value_parser = snaptrade())]
     snaptrade: SnapTrade,
-    /// Walk through the main journey, print each step, and exit
+    /// Walk through the main journey on a stack in memory, print each step, and exit: 0 when all of it is as it should be
     #[arg(long, conflicts_with = "reset")]
     tour: bool,
 }
@@ -98,22 +103,39 @@ pub(crate) async fn run(global: &Global, args: &LocalArgs) -> Exit {
 }
 
 async fn serve(global: &Global, args: &LocalArgs) -> Result<Exit, StartError> {
+    if let Some(reason) = args.tour.then(|| refusal_of_tour(args)).flatten() {
+        return Ok(Exit::refused(reason));
+    }
     let settings = Settings::read(&global.environment_file())?;
-    logs::init_text(log_level(&settings));
+    // A tour's own words are not to drown in the log.
+    let level = if args.tour {
+        LogLevel::Error
+    } else {
+        log_level(&settings)
+    };
+    logs::init_text(level);
     // Listened for before anything starts, so that a stop that comes early is not lost.
     let stop = stop_signal();
     let mut stop = std::pin::pin!(stop);
+    let options = if args.tour {
+        tour_options(args)
+    } else {
+        options(global, args, settings)
+    };
     let stack = tokio::select! {
-        started = Stack::start(options(global, args, settings)) => started?,
+        started = Stack::start(options) => started?,
         () = &mut stop => return Ok(Exit::Success),
     };
-    announce(&stack);
     let exit = if args.tour {
         tokio::select! {
-            exit = tour::run(&stack) => exit,
-            () = &mut stop => Exit::Success,
+            exit = tour::run(&stack, global.json) => exit,
+            () = &mut stop => {
+                eprintln!("berth: the tour was stopped before its end");
+                Exit::Success
+            }
         }
     } else {
+        announce(&stack);
         stop.await;
         Exit::Success
     };
@@ -125,12 +147,46 @@ async fn serve(global: &Global, args: &LocalArgs) -> Result<Exit, StartError> {
     Ok(exit)
 }
 
+/// Why there is no tour with these options.
+fn refusal_of_tour(args: &LocalArgs) -> Option<&'static str> {
+    if args.snaptrade == SnapTrade::Live {
+        return Some(
+            "the tour registers and deletes users, so it runs on the sandbox only: leave out --snaptrade live",
+        );
+    }
+    if args.policy.is_some_and(|policy| policy != Policy::Oldest) {
+        return Some("the tour shows how the oldest user gives way: leave out --policy");
+    }
+    if args.counts == Some(Counts::Connections) {
+        return Some("the tour shows a limit on users: leave out --counts");
+    }
+    if args.limit.is_some_and(|limit| limit > tour::MOST) {
+        return Some("the tour has names for a --limit of up to 20");
+    }
+    None
+}
+
+/// The stack of a tour: in memory and on free ports, so that it runs beside any other and leaves nothing behind, and
+/// with the settings that the journey needs, whatever this machine's are.
+fn tour_options(args: &LocalArgs) -> Options {
+    let origins = args.origins.iter().cloned().chain([tour::ORIGIN.to_owned()]);
+    Options {
+        port: args.port.unwrap_or(0),
+        snaptrade_port: args.snaptrade_port.unwrap_or(0),
+        dynamodb_port: args.dynamodb_port.unwrap_or(0),
+        limit: Some(args.limit.unwrap_or(tour::LIMIT)),
+        environment: args.environment,
+        origins: origins.collect(),
+        ..Options::default()
+    }
+}
+
 fn options(global: &Global, args: &LocalArgs, settings: Settings) -> Options {
     let directory = global.data_directory();
     Options {
-        port: args.port,
-        snaptrade_port: args.snaptrade_port,
-        dynamodb_port: args.dynamodb_port,
+        port: args.port.unwrap_or(API_PORT),
+        snaptrade_port: args.snaptrade_port.unwrap_or(SNAPTRADE_PORT),
+        dynamodb_port: args.dynamodb_port.unwrap_or(DYNAMODB_PORT),
         data: if args.memory {
             Data::Memory {
                 announce: Some(directory),
