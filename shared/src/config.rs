@@ -358,6 +358,16 @@ pub struct OriginPattern {
     port: Option<u16>,
 }
 
+impl fmt::Display for OriginPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.scheme, self.labels.join("."))?;
+        match self.port {
+            Some(port) => write!(f, ":{port}"),
+            None => Ok(()),
+        }
+    }
+}
+
 impl OriginPattern {
     /// Takes `text` as a pattern: scheme `http` or `https`, a host in which whole labels may be `*`, and perhaps a
     /// port; no path. The host's last two labels have to be named, so that a pattern cannot cover everybody.

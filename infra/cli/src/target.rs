@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use berth::snaptrade::{HttpClientError, http_client};
-use berth_local::{Announcement, Data, Options, Settings, Stack, StartError};
+use berth_local::{Announcement, Data, Options, Settings, Stack, StartError, Urls};
 use reqwest::Method;
 use serde_json::Value;
 
@@ -25,7 +25,7 @@ const WAIT_FOR_DATA: Duration = Duration::from_millis(250);
 
 /// What a command acts on.
 pub(crate) struct Target {
-    api: String,
+    urls: Urls,
     name: String,
     client: reqwest::Client,
     /// The stack that was started for this command alone.
@@ -78,10 +78,10 @@ impl Target {
         let directory = global.data_directory();
         let mut tries = 1;
         loop {
-            if let Some(api) = running(&client, &directory).await {
-                let name = format!("the local stack at {api}");
+            if let Some(urls) = running(&client, &directory).await {
+                let name = format!("the local stack at {}", urls.api);
                 return Ok(Self {
-                    api,
+                    urls,
                     name,
                     client,
                     own: None,
@@ -96,7 +96,7 @@ impl Target {
                 Ok(stack) => {
                     let name = format!("the local stack's data in {}/", directory.display());
                     return Ok(Self {
-                        api: stack.urls().api.clone(),
+                        urls: stack.urls().clone(),
                         name,
                         client,
                         own: Some(stack),
@@ -115,6 +115,34 @@ impl Target {
     /// What it is, as confirmations name it.
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Where its parts answer.
+    pub(crate) fn urls(&self) -> &Urls {
+        &self.urls
+    }
+
+    /// The client that calls are made with.
+    pub(crate) fn http(&self) -> &reqwest::Client {
+        &self.client
+    }
+
+    /// Whether a page of `origin` is let in by the API.
+    pub(crate) async fn may_call(&self, origin: &str) -> bool {
+        let asked = self
+            .client
+            .request(Method::OPTIONS, format!("{}/api/snaptrade/status", self.urls.api))
+            .header("Origin", origin)
+            .header("Access-Control-Request-Method", "GET")
+            .timeout(CALL_TIMEOUT)
+            .send()
+            .await;
+        asked.is_ok_and(|answer| {
+            answer
+                .headers()
+                .get("access-control-allow-origin")
+                .is_some_and(|allowed| allowed == origin)
+        })
     }
 
     /// Calls `GET` on a route of the API, as an operator.
@@ -146,7 +174,7 @@ impl Target {
         let no_answer = |error: reqwest::Error| CallError::NoAnswer(error.without_url().to_string());
         let mut request = self
             .client
-            .request(method, format!("{}{path}", self.api))
+            .request(method, format!("{}{path}", self.urls.api))
             .bearer_auth(OPERATOR_TOKEN)
             .timeout(CALL_TIMEOUT);
         if let Some(body) = body {
@@ -181,10 +209,12 @@ fn in_words(status: u16, answer: &Value) -> String {
         .map_or_else(|| format!("the API answered {status}"), str::to_owned)
 }
 
-/// The API of the stack that runs on `directory`, if one answers.
-async fn running(client: &reqwest::Client, directory: &Path) -> Option<String> {
-    let api = Announcement::read(directory)?.urls.api;
-    let probe = client.get(format!("{api}/__local/clock")).timeout(PROBE_TIMEOUT);
+/// Where the stack that runs on `directory` answers, if one does.
+async fn running(client: &reqwest::Client, directory: &Path) -> Option<Urls> {
+    let urls = Announcement::read(directory)?.urls;
+    let probe = client
+        .get(format!("{}/__local/clock", urls.api))
+        .timeout(PROBE_TIMEOUT);
     let answer = probe.send().await.ok()?;
-    answer.status().is_success().then_some(api)
+    answer.status().is_success().then_some(urls)
 }

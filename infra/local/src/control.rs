@@ -8,7 +8,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use berth::clock::Clock;
+use berth::config::Config;
 use jiff::Timestamp;
+use secrecy::ExposeSecret;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -26,8 +28,8 @@ pub(crate) struct Control {
     pub(crate) calls: Arc<CallLog>,
     /// The table's engine.
     pub(crate) database: dynoxide::Database,
-    /// The table.
-    pub(crate) table: String,
+    /// The settings that the functions work with.
+    pub(crate) config: Config,
 }
 
 /// The routes.
@@ -38,6 +40,7 @@ pub(crate) fn router(control: Control) -> Router {
         .route("/__local/schedules/{name}", post(fire))
         .route("/__local/calls", get(read_calls))
         .route("/__local/reset", post(reset))
+        .route("/__local/settings", get(read_settings))
         .route("/__local/{*rest}", axum::routing::any(unknown))
         .with_state(Arc::new(control))
 }
@@ -50,7 +53,7 @@ fn refused(status: StatusCode, message: impl Into<String>) -> Response {
 async fn unknown() -> Response {
     refused(
         StatusCode::NOT_FOUND,
-        "There are PUT and GET /__local/clock, GET /__local/schedules, POST /__local/schedules/{name}, GET /__local/calls and POST /__local/reset.",
+        "There are PUT and GET /__local/clock, GET /__local/schedules, POST /__local/schedules/{name}, GET /__local/calls, GET /__local/settings and POST /__local/reset.",
     )
 }
 
@@ -120,11 +123,30 @@ async fn read_calls(State(control): State<Arc<Control>>, Query(query): Query<Cal
 }
 
 async fn reset(State(control): State<Arc<Control>>) -> Response {
-    let (database, table) = (control.database.clone(), control.table.clone());
+    let (database, table) = (control.database.clone(), control.config.table_name.clone());
     let emptied = tokio::task::spawn_blocking(move || engine::empty(&database, &table)).await;
     match emptied {
         Ok(Ok(deleted)) => Json::<Value>(json!({"deleted": deleted})).into_response(),
         Ok(Err(error)) => refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
         Err(error) => refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     }
+}
+
+/// The settings that say how the stack is set up. Of the credentials only what is no secret.
+async fn read_settings(State(control): State<Arc<Control>>) -> Response {
+    let config = &control.config;
+    let given = config.snaptrade_credentials.as_ref();
+    let origins: Vec<_> = config.allowed_origins.iter().map(ToString::to_string).collect();
+    Json(json!({
+        "environment": config.environment.as_str(),
+        "snaptrade_base_url": config.snaptrade_base_url.as_str(),
+        "client_id": given.map(|given| given.client_id.as_str()),
+        "consumer_key_given": given.is_some_and(|given| !given.consumer_key.expose_secret().is_empty()),
+        "max_connections": config.limit,
+        "counts": config.counts.as_str(),
+        "policy": config.policy.as_str(),
+        "allowed_origins": origins,
+        "table_name": config.table_name,
+    }))
+    .into_response()
 }

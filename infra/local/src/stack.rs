@@ -120,7 +120,7 @@ impl Stack {
             schedules: schedules.clone(),
             calls: Arc::clone(&calls),
             database: database.clone(),
-            table: table.clone(),
+            config: apps.config().clone(),
         };
         let router = control::router(control).fallback_service(
             Router::new()
