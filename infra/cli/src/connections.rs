@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write};
 
 use clap::{Args, Subcommand};
-use comfy_table::{Table, presets};
+use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
@@ -15,6 +15,9 @@ use crate::target::{CallError, Target};
 /// Most users on one page of the list.
 const PAGE: usize = 500;
 
+/// From how many columns on a terminal has room for the ids at SnapTrade.
+const WIDE: u16 = 130;
+
 /// The commands of the group.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConnectionsCommand {
@@ -24,17 +27,26 @@ pub(crate) enum ConnectionsCommand {
     #[command(visible_aliases = ["list-tracked", "list-users"])]
     List,
     /// Track a user that `SnapTrade` knows already
+    ///
+    /// This registers nobody: users are registered by the application (POST /api/snaptrade/register), which alone can
+    /// keep their secrets. It is for a user whom tracking does not know, or knows with another age.
     AddUser(AddUser),
     /// Delete the oldest user, at `SnapTrade` and in tracking
+    ///
+    /// Asks first, naming the user and the target. Without a terminal it refuses (exit code 2) unless --yes is given.
     DeleteOldest,
     /// Make room if there is none: delete the oldest user when the limit is reached
+    ///
+    /// Asks first, naming the user and the target. Without a terminal it refuses (exit code 2) unless --yes is given.
     AutoManage,
     /// Keep a place free for a user for five minutes, making room where there is none
+    ///
+    /// Where somebody has to give way it asks first. Without a terminal it refuses (exit code 2) unless --yes is given.
     Ensure {
         /// The user
         user_id: String,
     },
-    /// Bring tracking in line with `SnapTrade`'s list
+    /// Bring tracking in line with `SnapTrade`'s list (exit code 4 when that is not finished: run it again)
     Sync,
 }
 
@@ -68,6 +80,8 @@ enum Refusal {
     Call(CallError),
     /// The person said no.
     Declined,
+    /// What the person agreed to is not what would happen any more.
+    Overtaken,
     /// There was nobody to ask.
     NobodyToAsk,
 }
@@ -88,7 +102,15 @@ pub(crate) async fn run(global: &Global, command: &ConnectionsCommand) -> Exit {
     target.close().await;
     match done {
         Ok(exit) => exit,
-        Err(Refusal::Call(error)) => Exit::failed(&error.to_string()),
+        Err(Refusal::Call(error)) => {
+            if let (true, CallError::Answered { answer, .. }) = (global.json, &error) {
+                print(&answer.to_string());
+            }
+            Exit::failed(&error.to_string())
+        }
+        Err(Refusal::Overtaken) => {
+            Exit::failed("somebody else would give way by now, so nothing was changed: run it again")
+        }
         Err(Refusal::Declined) => Exit::failed("nothing was changed"),
         Err(Refusal::NobodyToAsk) => {
             Exit::refused("this deletes, and there is no terminal to ask in: add --yes if it is meant")
@@ -109,7 +131,7 @@ async fn perform(global: &Global, target: &Target, command: &ConnectionsCommand)
         }
         ConnectionsCommand::List => {
             let users = all_users(target).await?;
-            show(global, &users, describe_users);
+            show(global, &users, |users| describe_users(users, terminal_width()));
             Ok(Exit::Success)
         }
         ConnectionsCommand::AddUser(user) => {
@@ -139,11 +161,11 @@ async fn perform(global: &Global, target: &Target, command: &ConnectionsCommand)
         }
         ConnectionsCommand::Ensure { user_id } => {
             let status = status(target).await?;
-            if is(&status, "at_limit") {
+            if is(&status, "at_limit") && !has_place(target, user_id).await? {
                 confirm(
                     global,
                     target,
-                    &format!("Let {} give way to {user_id}", oldest(&status)),
+                    &format!("let {} give way to {user_id}", oldest(&status)),
                 )?;
             }
             let body = json!({"user_id": user_id});
@@ -171,19 +193,41 @@ async fn perform(global: &Global, target: &Target, command: &ConnectionsCommand)
     }
 }
 
-async fn delete_oldest(global: &Global, target: &Target, status: &Value) -> Result<Exit, Refusal> {
-    confirm(global, target, &format!("Delete {}", oldest(status)))?;
+async fn delete_oldest(global: &Global, target: &Target, before: &Value) -> Result<Exit, Refusal> {
+    if before.get("oldest").is_some_and(|oldest| !oldest.is_null()) {
+        confirm(global, target, &format!("delete {}", oldest(before)))?;
+        // A person may take a while to answer, and nobody else than who was named is to be deleted.
+        if !global.yes && status(target).await?.get("oldest") != before.get("oldest") {
+            return Err(Refusal::Overtaken);
+        }
+    }
     let deleted = target
         .post("/api/snaptrade/users/delete-oldest", &json!({}))
         .await?;
     show(global, &deleted, |deleted| {
-        format!(
-            "{} was deleted ({} at SnapTrade).",
-            text(deleted, "user_id"),
-            text(deleted, "upstream")
-        )
+        let upstream = match deleted.get("upstream").and_then(Value::as_str) {
+            Some("queued") => "SnapTrade is deleting it",
+            Some("unknown_there") => "SnapTrade did not know it any more",
+            _ => "also at SnapTrade",
+        };
+        format!("{} was deleted; {upstream}.", text(deleted, "user_id"))
     });
     Ok(Exit::Success)
+}
+
+/// Whether the user fills or holds a place, so that nobody has to give way.
+async fn has_place(target: &Target, user_id: &str) -> Result<bool, CallError> {
+    let users = all_users(target).await?;
+    let rows = users.get("data").and_then(Value::as_array);
+    Ok(rows.is_some_and(|rows| {
+        rows.iter().any(|row| {
+            row.get("user_id").and_then(Value::as_str) == Some(user_id)
+                && matches!(
+                    row.get("state").and_then(Value::as_str),
+                    Some("active" | "reserved")
+                )
+        })
+    }))
 }
 
 async fn status(target: &Target) -> Result<Value, CallError> {
@@ -211,7 +255,7 @@ async fn all_users(target: &Target) -> Result<Value, CallError> {
     }
 }
 
-/// Asks whether `what` may be done to the target.
+/// Asks whether the target is to do `what`.
 fn confirm(global: &Global, target: &Target, what: &str) -> Result<(), Refusal> {
     if global.yes {
         return Ok(());
@@ -219,7 +263,7 @@ fn confirm(global: &Global, target: &Target, what: &str) -> Result<(), Refusal> 
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
         return Err(Refusal::NobodyToAsk);
     }
-    let question = format!("{what} on {}?", target.name());
+    let question = format!("On {}: {what}?", target.name());
     let answer = dialoguer::Confirm::new()
         .with_prompt(question)
         .default(false)
@@ -233,13 +277,16 @@ fn confirm(global: &Global, target: &Target, what: &str) -> Result<(), Refusal> 
 
 /// Prints an answer, as JSON or in words.
 fn show(global: &Global, answer: &Value, words: impl FnOnce(&Value) -> String) {
-    let printed = if global.json {
-        answer.to_string()
+    if global.json {
+        print(&answer.to_string());
     } else {
-        words(answer)
-    };
+        print(&words(answer));
+    }
+}
+
+fn print(text: &str) {
     // A reader that has gone away, such as `head`, is no failure.
-    let _ = writeln!(std::io::stdout(), "{printed}");
+    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 fn describe_status(status: &Value) -> String {
@@ -265,7 +312,8 @@ fn describe_status(status: &Value) -> String {
     lines.join("\n")
 }
 
-fn describe_users(users: &Value) -> String {
+/// The list as a table. Where a terminal has no room for all columns, the ids at SnapTrade are left out.
+fn describe_users(users: &Value, width: Option<u16>) -> String {
     let rows = users
         .get("data")
         .and_then(Value::as_array)
@@ -274,23 +322,66 @@ fn describe_users(users: &Value) -> String {
     if rows.is_empty() {
         return "Nobody is tracked.".to_owned();
     }
-    let columns = [
-        "user_id",
+    let headings = [
+        "user",
         "state",
-        "created_at",
-        "last_active_at",
+        "since",
+        "last active",
         "connections",
         "protected",
-        "upstream_id",
+        "id at SnapTrade",
     ];
+    let columns = if width.is_some_and(|width| width < WIDE) {
+        headings.len().saturating_sub(1)
+    } else {
+        headings.len()
+    };
     let mut table = Table::new();
     table
         .load_preset(presets::UTF8_FULL_CONDENSED)
-        .set_header(columns);
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_header(headings.iter().take(columns));
+    match width {
+        Some(width) => table.set_width(width),
+        // A program that reads the table gets each row in one line.
+        None => table.set_content_arrangement(ContentArrangement::Disabled),
+    };
     for row in &rows {
-        table.add_row(columns.map(|column| text(row, column)));
+        let cells = [
+            text(row, "user_id"),
+            text(row, "state"),
+            minute(row, "created_at"),
+            minute(row, "last_active_at"),
+            text(row, "connections"),
+            text(row, "protected"),
+            text(row, "upstream_id"),
+        ];
+        table.add_row(cells.into_iter().take(columns));
     }
-    table.to_string()
+    let note = if columns < headings.len() {
+        "\nTimes are in UTC. --json shows their ids at SnapTrade, too."
+    } else {
+        "\nTimes are in UTC."
+    };
+    format!("{table}{note}")
+}
+
+/// How many columns the terminal has; `None` where standard output is none.
+fn terminal_width() -> Option<u16> {
+    let terminal = std::io::stdout().is_terminal();
+    terminal.then(|| Table::new().width()).flatten()
+}
+
+/// A time to the minute, as people read it.
+fn minute(row: &Value, member: &str) -> String {
+    let time = row
+        .get(member)
+        .and_then(Value::as_str)
+        .and_then(|time| time.parse::<Timestamp>().ok());
+    time.map_or_else(
+        || text(row, member),
+        |time| time.strftime("%Y-%m-%d %H:%M").to_string(),
+    )
 }
 
 fn describe_sync(report: &Value) -> String {
@@ -378,8 +469,27 @@ mod tests {
 
     #[test]
     fn an_empty_list_says_so() {
-        assert_eq!(describe_users(&json!({"data": []})), "Nobody is tracked.");
-        let one = json!({"data": [{"user_id": "ada", "protected": true, "connections": 2}]});
-        assert!(describe_users(&one).contains("ada"));
+        assert_eq!(describe_users(&json!({"data": []}), None), "Nobody is tracked.");
+    }
+
+    #[test]
+    fn the_list_fits_a_narrow_terminal_and_is_whole_in_a_pipe() {
+        let user = json!({
+            "user_id": "ada", "upstream_id": "ada~0123456789abcdefghijklmnop", "state": "active", "protected": true,
+            "created_at": "2026-01-02T03:04:05.678Z", "last_active_at": null, "connections": 2,
+        });
+        let users = json!({"data": [user]});
+        let narrow = describe_users(&users, Some(80));
+        assert!(narrow.lines().all(|line| line.chars().count() <= 80), "{narrow}");
+        assert!(
+            narrow.contains("ada") && narrow.contains("2026-01-02 03:04"),
+            "{narrow}"
+        );
+        let whole = describe_users(&users, None);
+        assert!(
+            whole
+                .lines()
+                .any(|line| line.contains("ada~0123456789abcdefghijklmnop") && line.contains("yes"))
+        );
     }
 }

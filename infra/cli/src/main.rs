@@ -10,12 +10,13 @@ mod target;
 mod tour;
 mod verify_setup;
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use berth::config::LogLevel;
 use berth::telemetry::logs;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use exit::Exit;
 
@@ -30,14 +31,13 @@ const ENVIRONMENT_FILE: &str = ".env";
 #[command(
     name = "berth",
     version,
-    arg_required_else_help = true,
     after_help = "Exit codes: 0 success, 1 failure, 2 wrong usage, 3 the limit is reached, 4 finished with items that need a person."
 )]
 struct Cli {
     #[command(flatten)]
     global: Global,
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 /// What every command takes.
@@ -96,17 +96,29 @@ async fn run(cli: Cli) -> Exit {
     if cli.global.verbose {
         logs::init_text(LogLevel::Debug);
     }
-    match cli.command {
+    let Some(command) = cli.command else {
+        return without_command();
+    };
+    match command {
         Command::Local(args) => local::run(&cli.global, &args).await,
         Command::Connections(command) => connections::run(&cli.global, &command).await,
         Command::VerifySetup => verify_setup::run(&cli.global).await,
     }
 }
 
+/// Shows what there is. A script that forgot the command is told so by the exit code.
+fn without_command() -> Exit {
+    if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
+        println!("There is no interactive menu in this version; these are the commands.\n");
+    }
+    match Cli::command().print_help() {
+        Ok(()) => Exit::Usage,
+        Err(error) => Exit::failed(&format!("the help cannot be printed: {error}")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -134,7 +146,6 @@ mod tests {
             assert!(Cli::try_parse_from(line.split_whitespace()).is_ok(), "{line}");
         }
         for line in [
-            "berth",
             "berth connections",
             "berth connections add-user",
             "berth local --limit 0",

@@ -201,12 +201,25 @@ impl Target {
     }
 }
 
-/// What an answer that is no success says: a problem's detail, or what the gateway says itself.
+/// What an answer that is no success says: a problem's detail, or what the gateway says itself, with what a log is
+/// searched for.
 fn in_words(status: u16, answer: &Value) -> String {
-    ["detail", "message"]
-        .iter()
-        .find_map(|member| answer.get(member)?.as_str())
-        .map_or_else(|| format!("the API answered {status}"), str::to_owned)
+    let text = |member: &str| answer.get(member).and_then(Value::as_str);
+    let said = text("detail")
+        .or_else(|| text("message"))
+        .map(|said| said.trim_end_matches('.'));
+    let mut words = match said {
+        Some(said) => format!("{said} ({status}"),
+        None => format!("the API answered without a reason ({status}"),
+    };
+    if let Some(code) = text("code") {
+        words.push_str(&format!(" {code}"));
+    }
+    if let Some(request) = text("request_id") {
+        words.push_str(&format!(", request {request}"));
+    }
+    words.push(')');
+    words
 }
 
 /// Where the stack that runs on `directory` answers, if one does.

@@ -540,7 +540,7 @@ mod tests {
         let good = Check::ok("clock", "fine");
         let odd = Check::warn("origins", "none", "set them");
         let bad = Check::broken("table", "gone", "create it");
-        assert_eq!(exit_of(&[good.clone()]), Exit::Success);
+        assert_eq!(exit_of(std::slice::from_ref(&good)), Exit::Success);
         assert_eq!(exit_of(&[good.clone(), odd.clone()]), Exit::NeedsPerson);
         assert_eq!(exit_of(&[good, odd.clone(), bad]), Exit::Failure);
         assert_eq!(

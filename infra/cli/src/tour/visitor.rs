@@ -29,17 +29,14 @@ pub(super) enum Who<'a> {
     User(&'a str),
     /// Somebody who looks after Berth.
     Operator,
-    /// Somebody without a token.
-    Nobody,
 }
 
 impl Who<'_> {
     /// The token; only the local stack's gateway understands it.
-    fn token(self) -> Option<String> {
+    fn token(self) -> String {
         match self {
-            Self::User(name) => Some(format!("dev:{}", utf8_percent_encode(name, NON_ALPHANUMERIC))),
-            Self::Operator => Some("dev:tour:operator".to_owned()),
-            Self::Nobody => None,
+            Self::User(name) => format!("dev:{}", utf8_percent_encode(name, NON_ALPHANUMERIC)),
+            Self::Operator => "dev:tour:operator".to_owned(),
         }
     }
 }
@@ -48,14 +45,10 @@ impl Caller {
     /// Calls a route of the API.
     pub(super) async fn api(&self, who: Who<'_>, method: Method, path: &str, body: Value) -> Checked<Answer> {
         let request = self.http.request(method.clone(), format!("{}{path}", self.api));
-        let request = match who.token() {
-            Some(token) => request.bearer_auth(token),
-            None => request,
-        };
+        let request = request.bearer_auth(who.token());
         let whose = match who {
             Who::User(name) => format!(" as {name}"),
             Who::Operator => " as operator".to_owned(),
-            Who::Nobody => String::new(),
         };
         answer(format!("{method} {path}{whose}"), with(request, &method, &body)).await
     }
