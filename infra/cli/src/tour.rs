@@ -303,7 +303,7 @@ impl Tour {
             )
             .await?
             .is(400)?;
-        refused.has("/errors/0/pointer", "#/redirect_uri")?;
+        refused.has("/errors/0/pointer", "/redirect_uri")?;
         report.seen("a redirect to another application's site is refused (400)");
         Ok(url.to_owned())
     }
