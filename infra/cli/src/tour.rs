@@ -186,8 +186,8 @@ impl Tour {
     async fn register_up_to_the_limit(&self, report: &mut Report, users: &[&str]) -> Checked {
         let limit = users.len();
         report.step(format!(
-            "{} register; the limit is {limit}",
-            counted(limit, "user")
+            "{} register, as many as the limit allows",
+            capitalised(&counted(limit, "user"))
         ));
         for (index, user) in users.iter().enumerate() {
             let registered = self.register(user).await?.is(201)?;
@@ -396,7 +396,7 @@ impl Tour {
             Ok((row.get("connections") == Some(&json!(1))).then_some(()))
         });
         applied.await?;
-        report.seen(format!("the list of users shows 1 connection of {user}"));
+        report.seen(format!("the list of users shows one connection of {user}"));
         let forged = self
             .caller
             .http
@@ -637,9 +637,22 @@ fn row_of<'a>(users: &'a Answer, user: &str) -> Checked<&'a Value> {
         .ok_or_else(|| Mismatch::new("the list of users", user, "a list without this user"))
 }
 
-/// `1 account`, `2 accounts`.
+/// `one account`, `two accounts`; in figures from ten on.
 fn counted(count: usize, thing: &str) -> String {
-    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+    const WORDS: [&str; 10] = [
+        "no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
+    ];
+    let figure = WORDS
+        .get(count)
+        .map_or_else(|| count.to_string(), |word| (*word).to_owned());
+    format!("{figure} {thing}{}", if count == 1 { "" } else { "s" })
+}
+
+fn capitalised(text: &str) -> String {
+    let mut letters = text.chars();
+    letters
+        .next()
+        .map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 /// Each word once, with how often it comes where that is more than once.
@@ -688,7 +701,7 @@ fn money(amount: &Value) -> String {
 fn accounts_table(accounts: &[Value]) -> String {
     let mut table = Table::new();
     table
-        .load_preset(presets::UTF8_HORIZONTAL_ONLY)
+        .load_preset(presets::UTF8_FULL_CONDENSED)
         .set_header(["Account", "Brokerage", "Number", "Value"]);
     for account in accounts {
         let text = |name: &str| {
@@ -735,6 +748,13 @@ mod tests {
         let (status, id) = said_on_return("http://localhost:3000/connected?status=SUCCESS&connection_id=c-1");
         assert_eq!((status.as_str(), id.as_str()), ("SUCCESS", "c-1"));
         assert_eq!(said_on_return("nowhere"), (String::new(), String::new()));
+    }
+
+    #[test]
+    fn small_numbers_are_written_out() {
+        assert_eq!(capitalised(&counted(5, "user")), "Five users");
+        assert_eq!(counted(1, "account"), "one account");
+        assert_eq!(counted(12, "user"), "12 users");
     }
 
     #[test]

@@ -161,11 +161,30 @@ async fn without_a_running_stack_the_commands_work_on_its_data() {
     let unknown = berth(directory.path(), "connections add-user nobody").await;
     assert_eq!(unknown.code, 1);
     assert_eq!(unknown.err.lines().count(), 1, "{}", unknown.err);
-    let setup = berth(directory.path(), "verify-setup").await;
-    assert!(
-        setup.code == 0 && setup.out.contains("store"),
-        "{} {}",
-        setup.out,
-        setup.err
-    );
+}
+
+#[tokio::test]
+async fn a_user_with_a_place_keeps_it_without_a_question() {
+    let directory = tempfile::tempdir().unwrap();
+    let stack = start(directory.path()).await;
+    register(&stack, "ada").await;
+    register(&stack, "grace").await;
+    let confirmed = berth(directory.path(), "connections ensure ada").await;
+    assert_eq!(confirmed.code, 0, "{}", confirmed.err);
+    assert!(confirmed.out.contains("has a place already"), "{}", confirmed.out);
+    stack.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_refusal_is_one_sentence_and_with_json_also_the_routes_own_answer() {
+    let directory = tempfile::tempdir().unwrap();
+    let stack = start(directory.path()).await;
+    let refused = berth(directory.path(), "connections delete-oldest --yes --json").await;
+    assert_eq!(refused.code, 1);
+    assert_eq!(refused.json()["code"], "not_found");
+    assert_eq!(refused.err.lines().count(), 1, "{}", refused.err);
+    assert!(refused.err.contains("404 not_found"), "{}", refused.err);
+    let plain = berth(directory.path(), "connections delete-oldest --yes").await;
+    assert_eq!((plain.code, plain.out.as_str()), (1, ""));
+    stack.shutdown().await;
 }

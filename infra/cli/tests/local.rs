@@ -97,6 +97,8 @@ fn what_is_wrong_at_the_start_is_one_sentence_on_standard_error() {
         "{port_taken}"
     );
     assert!(said(&["local", "--snaptrade", "live"]).contains("SNAPTRADE_CLIENT_ID"));
+    let counts = said(&["local", "--memory", "--counts", "connections"]);
+    assert!(counts.contains("LIMIT_COUNTS"), "{counts}");
     std::fs::write(
         directory.path().join(".env"),
         "RATE_PLAN=growth\nthis is no setting\n",
@@ -112,6 +114,44 @@ fn what_is_wrong_at_the_start_is_one_sentence_on_standard_error() {
     assert!(
         settings.contains("MAX_CONNECTIONS") && settings.contains("RATE_PLAN"),
         "{settings}"
+    );
+}
+
+#[test]
+fn a_store_that_cannot_be_opened_is_one_sentence_on_standard_error() {
+    let said = |directory: &Path| {
+        let output = output(directory, &[&["local"], FREE_PORTS.as_slice()].concat());
+        assert_eq!(output.status.code(), Some(1));
+        assert!(output.stdout.is_empty());
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(
+            said.contains("cannot be opened") && said.contains("--memory"),
+            "{said}"
+        );
+    };
+    let no_directory = tempfile::tempdir().unwrap();
+    std::fs::write(no_directory.path().join(".berth"), "a file").unwrap();
+    said(no_directory.path());
+    let no_database = tempfile::tempdir().unwrap();
+    std::fs::create_dir(no_database.path().join(".berth")).unwrap();
+    std::fs::write(
+        no_database.path().join(".berth/dynamodb.sqlite"),
+        "no database".repeat(100),
+    )
+    .unwrap();
+    said(no_database.path());
+}
+
+#[test]
+fn without_a_command_the_help_is_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let shown = output(directory.path(), &[]);
+    assert_eq!(shown.status.code(), Some(2));
+    let text = String::from_utf8(shown.stdout).unwrap();
+    assert!(
+        text.contains("verify-setup") && text.contains("Exit codes"),
+        "{text}"
     );
 }
 

@@ -99,7 +99,9 @@ async fn the_first_requests_and_the_operators_commands_of_the_readme_work() {
             commands += 1;
             let output = berth(directory.path(), &words(rest)).await;
             let said = String::from_utf8_lossy(&output.stderr);
-            assert_eq!(output.status.code(), Some(0), "{line}: {said}");
+            // A stack that was just cloned lets no web page in, of which the check of the setup warns.
+            let expected = if rest == "verify-setup" { 4 } else { 0 };
+            assert_eq!(output.status.code(), Some(expected), "{line}: {said}");
         }
     }
     assert!(
