@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use berth::snaptrade::{http_client, webhook};
+use berth::webhooks;
 use berth_local::{Options, Stack};
 use jiff::{SignedDuration, Timestamp};
 use reqwest::{Client, Method};
@@ -526,6 +527,82 @@ async fn every_fault_of_a_request_for_a_link_is_named_and_none_reaches_snaptrade
     });
     let link = world.post("ada", "connection-url", all).await.is(200);
     assert_eq!(link["connection_type"], "read");
+}
+
+#[tokio::test]
+async fn a_brokerage_that_cannot_trade_is_connected_for_reading_unless_trading_was_asked_for() {
+    let world = World::with("ada").await;
+    let link = world.post("ada", "connection-url", json!({"broker": "SANDBOX"}));
+    assert_eq!(link.await.is(200)["connection_type"], "read");
+    for wrong in [
+        json!({"broker": "SANDBOX", "connection_type": "trade"}),
+        json!({"broker": "NOBODY"}),
+    ] {
+        let answer = world.post("ada", "connection-url", wrong).await;
+        let refused = answer.refused(400, "invalid_request");
+        assert_eq!(refused["errors"][0]["pointer"], "/broker");
+    }
+}
+
+#[tokio::test]
+async fn data_that_snaptrade_is_still_collecting_are_not_shown_as_empty() {
+    let world = World::with("ada").await;
+    world
+        .sandbox(Method::POST, "settings", json!({"sync_delay_ms": 3_600_000}))
+        .await;
+    world.connect("ada").await;
+    world.settled().await;
+    let answer = world.post("ada", "refresh", json!({})).await;
+    assert!(answer.retry_after.is_some());
+    answer.refused(425, "not_synced_yet");
+}
+
+#[tokio::test]
+async fn an_event_that_cannot_be_worked_on_is_tried_again_and_then_kept_as_a_dead_letter() {
+    let world = World::with("ada").await;
+    let app = world.stack.app("test");
+    let tenant = berth::ids::TenantId::default();
+    let letters = async || {
+        webhooks::dead_letters(app.store(), &tenant, app.clock().now())
+            .await
+            .unwrap()
+    };
+    world.settled().await;
+    // The first try fails on both of its calls, the second one does not.
+    world.fault("listBrokerageAuthorizations", "status", 2).await;
+    let connection = world.connect("ada").await;
+    // The wait before the second try goes by the stack's clock.
+    world.settled().await;
+    world.stack.clock().advance(10);
+    world.settled().await;
+    assert_eq!(letters().await, []);
+
+    world.fault("*", "status", 1_000).await;
+    let act = format!("connections/{connection}/break");
+    world.sandbox(Method::POST, &act, json!({})).await;
+    let mut dead = Vec::new();
+    for _ in 0..PATIENCE.as_millis() / 100 {
+        dead = letters().await;
+        if !dead.is_empty() {
+            break;
+        }
+        world.stack.clock().advance(1);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(dead.len(), 1);
+    assert_eq!(dead[0].event_type.as_deref(), Some("CONNECTION_BROKEN"));
+    assert!(dead[0].dead_letter.is_some());
+
+    world.fault("*", "status", 0).await;
+    let replayed = webhooks::replay(&app, &tenant, &dead[0].webhook_id)
+        .await
+        .unwrap();
+    assert_eq!(replayed, Some(webhooks::Applied::Done));
+    assert_eq!(letters().await, []);
+    world.fault("*", "status", 1_000).await;
+    let seen = world.post("ada", "refresh", json!({})).await.is(200);
+    assert_eq!(seen["accounts"][0]["connection_state"], "broken");
+    assert_eq!(webhooks::replay(&app, &tenant, "unknown").await, Ok(None));
 }
 
 #[tokio::test]

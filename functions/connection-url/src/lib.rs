@@ -30,7 +30,7 @@ async fn link(app: &App, call: &Call) -> Result<Reply, Problem> {
     let (wanted, redirect) = faults_together(call.body::<Wanted>(), redirect(app, call))?;
     let subject = call.subject(wanted.user_id)?;
     let may_trade = app.config().flags.trade_execution.is_on_for(&subject);
-    let connection_type = match wanted.connection_type {
+    let connection_type = match wanted.connection_type.clone() {
         None if may_trade => ConnectionType::Trade,
         None | Some(ConnectionType::Read) => ConnectionType::Read,
         Some(_) if !may_trade => {
@@ -40,7 +40,8 @@ async fn link(app: &App, call: &Call) -> Result<Reply, Problem> {
         Some(other) => other,
     };
     let wish = PortalWish {
-        connection_type: Some(connection_type.clone()),
+        connection_type: Some(connection_type),
+        or_read: wanted.connection_type.is_none(),
         redirect,
         ..wanted.wish
     };
@@ -55,7 +56,7 @@ async fn link(app: &App, call: &Call) -> Result<Reply, Problem> {
         "connection_url": link.url,
         "session_id": link.session_id,
         "expires_at": link.expires_at,
-        "connection_type": connection_type,
+        "connection_type": link.connection_type,
     }))
 }
 
@@ -129,6 +130,7 @@ impl Input for Wanted {
             connection_type: connection_type?,
             wish: PortalWish {
                 connection_type: None,
+                or_read: false,
                 broker: broker?,
                 redirect: None,
                 reconnect: reconnect?,

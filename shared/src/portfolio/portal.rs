@@ -38,6 +38,8 @@ const LONGEST_VISIT: Duration = Duration::from_secs(30 * 60);
 pub struct PortalWish {
     /// What the connection may be used for.
     pub connection_type: Option<ConnectionType>,
+    /// Whether reading will do where the brokerage does not offer that.
+    pub or_read: bool,
     /// The brokerage to go to straight away.
     pub broker: Option<Broker>,
     /// Where the user goes afterwards.
@@ -178,6 +180,8 @@ pub struct PortalLink {
     pub session_id: Option<String>,
     /// Until when the link works.
     pub expires_at: Timestamp,
+    /// What the connection may be used for.
+    pub connection_type: Option<ConnectionType>,
 }
 
 impl fmt::Debug for PortalLink {
@@ -242,8 +246,9 @@ impl<'a> Portal<'a> {
     }
 
     /// A link to the portal for `user`. The table is written once, before SnapTrade is asked: the audit trail, the
-    /// time at which the user was seen, and the visit, by which its outcome is told later. SnapTrade is asked once, and
-    /// once more before that where a connection is to be repaired.
+    /// time at which the user was seen, and the visit, by which its outcome is told later. SnapTrade is asked once; once
+    /// more before that where a connection is to be repaired, and once more after it where reading will do and the
+    /// brokerage named offers nothing else.
     ///
     /// # Errors
     /// [`PortalError`].
@@ -283,11 +288,21 @@ impl<'a> Portal<'a> {
                 Failure::NoSuchUser => Failure::NoSecret(NoSecret::NotRegistered),
                 other => other,
             })?;
-        match client.login(&credentials, &wish.login_request()).await {
+        let mut request = wish.login_request();
+        let mut answer = client.login(&credentials, &request).await;
+        if wish.or_read
+            && wish.broker.is_some()
+            && matches!(&answer, Err(error) if error.kind == ErrorKind::Invalid)
+        {
+            request.connection_type = Some(ConnectionType::Read);
+            answer = client.login(&credentials, &request).await;
+        }
+        match answer {
             Ok(login) => Ok(PortalLink {
                 url: login.redirect_uri,
                 session_id: login.session_id,
                 expires_at: after(now, LOGIN_LINK_LIFETIME),
+                connection_type: request.connection_type,
             }),
             Err(error) => Err(match self.failed(&user, error).await {
                 // Only what the caller chose can be at fault when the user and our own credentials are not.
