@@ -338,6 +338,41 @@ async fn in_an_outage_with_nothing_stored_the_caller_is_told_whose_fault_it_is()
 }
 
 #[tokio::test]
+async fn a_snaptrade_that_never_answers_is_told_in_time_and_the_next_try_works() {
+    let (world, _) = World::connected("ada").await;
+    world.post("grace", "register", json!({})).await.is(201);
+    world.settled().await;
+    world.fault("*", "timeout", 1_000).await;
+    let (link, callback, nothing, stored) = tokio::join!(
+        world.post("ada", "connection-url", json!({})),
+        world.post("ada", "callback", json!({})),
+        world.post("grace", "refresh", json!({})),
+        world.post("ada", "refresh", json!({})),
+    );
+    link.refused(504, "upstream_timeout");
+    callback.refused(504, "upstream_timeout");
+    nothing.refused(504, "upstream_timeout");
+    assert_ne!(stored.is(200)["stale"], json!([]));
+
+    world.fault("*", "timeout", 0).await;
+    world.fault("loginSnapTradeUser", "commit_then_timeout", 1).await;
+    let lost = world.post("ada", "connection-url", json!({})).await;
+    lost.refused(504, "upstream_timeout");
+    world.post("ada", "connection-url", json!({})).await.is(200);
+    for (kind, status, code) in [
+        ("malformed", 502, "upstream_error"),
+        ("rate_limited", 429, "rate_limited"),
+        ("limit_reached", 409, "connection_limit_reached"),
+    ] {
+        world.fault("loginSnapTradeUser", kind, 1).await;
+        world
+            .post("ada", "connection-url", json!({}))
+            .await
+            .refused(status, code);
+    }
+}
+
+#[tokio::test]
 async fn a_throttled_refresh_is_done_by_the_schedule_when_it_says() {
     let (world, _) = World::connected("ada").await;
     world.post("ada", "refresh", json!({})).await.is(200);

@@ -120,15 +120,19 @@ pub async fn run(app: &App, tenant: &TenantId) -> Result<ScheduleReport, Failure
             _ => None,
         })
         .collect();
+    let partitions: BTreeMap<String, &Stem> = active
+        .keys()
+        .map(|stem| (partition(tenant, "DATA", stem.as_str()), stem))
+        .collect();
     let mut due = Vec::new();
     for item in app.store().index(&refresh_index(tenant), None, now).await? {
-        let record: RefreshRecord = store::from_item(&item)?;
-        let pk = Key::of(&item).pk;
-        if let Some(stem) = active
-            .keys()
-            .find(|stem| pk == partition(tenant, "DATA", stem.as_str()))
-        {
-            due.push((stem.clone(), record.due_at));
+        let Some(stem) = partitions.get(&Key::of(&item).pk) else {
+            continue;
+        };
+        match store::from_item::<RefreshRecord>(&item) {
+            Ok(record) => due.push(((*stem).clone(), record.due_at)),
+            // One that cannot be read must not keep the others from their turn.
+            Err(error) => tracing::error!(%error, "the record of a user's refreshes cannot be read"),
         }
     }
     let planned = plan(&active, &due, now);

@@ -195,8 +195,6 @@ impl LastReread {
 }
 
 /// The members of an event that it is stored under, of whatever kind it is.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct Named {
     webhook_id: Option<String>,
     client_id: Option<String>,
