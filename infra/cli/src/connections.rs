@@ -26,12 +26,12 @@ pub(crate) enum ConnectionsCommand {
     /// List the users that are tracked, the oldest first
     #[command(visible_aliases = ["list-tracked", "list-users"])]
     List,
-    /// Track a user that `SnapTrade` knows already
+    /// Track a user that SnapTrade knows already
     ///
     /// This registers nobody: users are registered by the application (POST /api/snaptrade/register), which alone can
     /// keep their secrets. It is for a user whom tracking does not know, or knows with another age.
     AddUser(AddUser),
-    /// Delete the oldest user, at `SnapTrade` and in tracking
+    /// Delete the oldest user, at SnapTrade and in tracking
     ///
     /// Asks first, naming the user and the target. Without a terminal it refuses (exit code 2) unless --yes is given.
     DeleteOldest,
@@ -46,14 +46,14 @@ pub(crate) enum ConnectionsCommand {
         /// The user
         user_id: String,
     },
-    /// Bring tracking in line with `SnapTrade`'s list (exit code 4 when that is not finished: run it again)
+    /// Bring tracking in line with SnapTrade's list (exit code 4 when that is not finished: run it again)
     Sync,
 }
 
 /// What `add-user` takes.
 #[derive(Debug, Args)]
 pub(crate) struct AddUser {
-    /// The user, as `SnapTrade` knows it
+    /// The user, as SnapTrade knows it
     user_id: String,
     /// Since when, as Unix seconds or RFC 3339; now, if left out
     #[arg(long, value_name = "TIME", value_parser = time)]
@@ -206,9 +206,9 @@ async fn delete_oldest(global: &Global, target: &Target, before: &Value) -> Resu
         .await?;
     show(global, &deleted, |deleted| {
         let upstream = match deleted.get("upstream").and_then(Value::as_str) {
-            Some("queued") => "SnapTrade is deleting it",
-            Some("unknown_there") => "SnapTrade did not know it any more",
-            _ => "also at SnapTrade",
+            Some("queued") => "SnapTrade has taken the deletion on",
+            Some("unknown_there") => "SnapTrade did not know this user any more",
+            _ => "SnapTrade deleted this user, too",
         };
         format!("{} was deleted; {upstream}.", text(deleted, "user_id"))
     });
@@ -328,7 +328,6 @@ fn describe_users(users: &Value, width: Option<u16>) -> String {
         "since",
         "last active",
         "connections",
-        "protected",
         "id at SnapTrade",
     ];
     let columns = if width.is_some_and(|width| width < WIDE) {
@@ -349,11 +348,10 @@ fn describe_users(users: &Value, width: Option<u16>) -> String {
     for row in &rows {
         let cells = [
             text(row, "user_id"),
-            text(row, "state"),
+            state(row),
             minute(row, "created_at"),
             minute(row, "last_active_at"),
             text(row, "connections"),
-            text(row, "protected"),
             text(row, "upstream_id"),
         ];
         table.add_row(cells.into_iter().take(columns));
@@ -364,6 +362,12 @@ fn describe_users(users: &Value, width: Option<u16>) -> String {
         "\nTimes are in UTC."
     };
     format!("{table}{note}")
+}
+
+/// What state a user is in, and whether nothing may make them give way.
+fn state(row: &Value) -> String {
+    let protection = if is(row, "protected") { ", protected" } else { "" };
+    format!("{}{protection}", text(row, "state"))
 }
 
 /// How many columns the terminal has; `None` where standard output is none.
@@ -486,10 +490,8 @@ mod tests {
             "{narrow}"
         );
         let whole = describe_users(&users, None);
-        assert!(
-            whole
-                .lines()
-                .any(|line| line.contains("ada~0123456789abcdefghijklmnop") && line.contains("yes"))
-        );
+        assert!(whole.lines().any(
+            |line| line.contains("ada~0123456789abcdefghijklmnop") && line.contains("active, protected")
+        ));
     }
 }

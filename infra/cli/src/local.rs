@@ -22,10 +22,10 @@ pub(crate) struct LocalArgs {
     /// The API's port [default: 9000, a free one for the tour]
     #[arg(long)]
     port: Option<u16>,
-    /// The `SnapTrade` sandbox's port [default: 9001, a free one for the tour]
+    /// The SnapTrade sandbox's port [default: 9001, a free one for the tour]
     #[arg(long)]
     snaptrade_port: Option<u16>,
-    /// `DynamoDB`'s port [default: 9003, a free one for the tour]
+    /// DynamoDB's port [default: 9003, a free one for the tour]
     #[arg(long)]
     dynamodb_port: Option<u16>,
     /// Keep the data in memory, not in .berth/
@@ -52,7 +52,7 @@ pub(crate) struct LocalArgs {
     /// Fire no schedule on its own
     #[arg(long)]
     no_schedules: bool,
-    /// Talk to the sandbox, or to the real `SnapTrade` with the credentials in the environment or in .env
+    /// Talk to the sandbox, or to the real SnapTrade with the credentials in the environment or in .env
     #[arg(long, default_value = "sandbox", value_parser = snaptrade())]
     snaptrade: SnapTrade,
     /// Walk through the main journey on a stack in memory, print each step, and exit: 0 when all of it is as it should be

@@ -49,7 +49,7 @@ pub(crate) struct Global {
     /// Do not ask before something is deleted
     #[arg(long, visible_alias = "auto-confirm", global = true)]
     yes: bool,
-    /// Act on this deployed `CloudFormation` stack instead of the local stack
+    /// Act on this deployed CloudFormation stack instead of the local stack
     #[arg(long, value_name = "NAME", env = "BERTH_STACK", global = true)]
     stack: Option<String>,
     /// Log everything that happens, on standard error
