@@ -1,0 +1,78 @@
+//! What requests cost in calls, counted by the function, by the sandbox and by DynamoDB.
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use crate::world::{Cost, World};
+
+#[track_caller]
+fn within(cost: Cost, snaptrade: u64, dynamodb: u64) {
+    assert!(
+        cost.snaptrade <= snaptrade && cost.dynamodb <= dynamodb,
+        "{cost:?} is more than {snaptrade} calls to SnapTrade and {dynamodb} to DynamoDB"
+    );
+}
+
+/// A world in which nobody but the caller makes calls: webhooks would have their consumer ask SnapTrade.
+async fn quiet(limit: u32) -> World {
+    let world = World::with_limit(limit).await;
+    world.without_events().await;
+    world
+}
+
+#[tokio::test]
+async fn a_registration_costs_no_more_than_it_has_to() {
+    let world = quiet(2).await;
+    let (answer, cost) = world.cost(world.register("ada")).await;
+    answer.with_status(201);
+    within(cost, 1, 3);
+    let (answer, cost) = world.cost(world.register("ada")).await;
+    answer.with_status(200);
+    within(cost, 0, 1);
+    world.registered(&["bob"]).await;
+    let (answer, cost) = world.cost(world.register("cy")).await;
+    assert_eq!(answer.with_status(201)["evicted"]["reason"], "oldest");
+    within(cost, 2, 6);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn the_status_costs_two_reads_and_for_operators_one_list() {
+    let world = quiet(2).await;
+    world.registered(&["ada"]).await;
+    let (answer, cost) = world.cost(world.status("ada")).await;
+    answer.with_status(200);
+    within(cost, 0, 2);
+    let (answer, cost) = world.cost(world.operators_status()).await;
+    answer.with_status(200);
+    within(cost, 1, 2);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_link_to_the_portal_costs_one_login_one_read_and_one_write() {
+    let world = quiet(2).await;
+    world.registered(&["ada"]).await;
+    let (answer, cost) = world.cost(world.connection_url("ada", json!({}))).await;
+    answer.with_status(200);
+    within(cost, 1, 2);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_webhook_costs_one_write() {
+    let world = quiet(2).await;
+    let event = |id: &str| {
+        json!({
+            "webhookId": id, "clientId": "SANDBOX-CLIENT", "eventTimestamp": Timestamp::now().to_string(),
+            "userId": "nobody", "eventType": "USER_DELETED",
+        })
+    };
+    let first = event("w-1");
+    for (event, duplicate) in [(&first, false), (&first, true), (&event("w-2"), false)] {
+        let (answer, cost) = world.cost(world.send_event(event)).await;
+        assert_eq!(answer.with_status(200)["duplicate"], duplicate);
+        within(cost, 0, 1);
+    }
+    world.stop().await;
+}

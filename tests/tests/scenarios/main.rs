@@ -1,0 +1,29 @@
+//! End-to-end scenarios: what users, operators and SnapTrade do to a running stack, over HTTP, and what comes of it.
+//!
+//! Each scenario starts a stack of its own in this process, so they run side by side. Time passes by moving the
+//! stack's clock, except where a call has to take real time to fail.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod adopted;
+mod answers;
+mod brokerage;
+mod budgets;
+mod chaos;
+mod crowd;
+mod holds;
+mod input;
+mod limit;
+mod logs;
+mod restart;
+mod snaptrade_faults;
+mod store_faults;
+mod syncing;
+mod table;
+mod webhooks;
+mod world;
