@@ -66,11 +66,7 @@ impl UserId {
     #[must_use]
     pub fn stem(&self) -> Stem {
         let text = &self.0;
-        let plain = text.is_ascii()
-            && text.chars().count() <= PLAIN_ID_MAX_CHARS
-            && !text.contains('@')
-            && !text.contains(ATTEMPT_SEPARATOR)
-            && !text.starts_with(HASH_PREFIX);
+        let plain = is_plain(text);
         if plain {
             Stem(text.clone())
         } else {
@@ -111,6 +107,21 @@ fn is_printable(c: char) -> bool {
     !c.is_whitespace() && !c.is_control() && !invisible
 }
 
+/// Whether `text` may stand in an id at SnapTrade as it is.
+fn is_plain(text: &str) -> bool {
+    text.is_ascii()
+        && text.chars().count() <= PLAIN_ID_MAX_CHARS
+        && !text.contains('@')
+        && !text.contains(ATTEMPT_SEPARATOR)
+        && !text.starts_with(HASH_PREFIX)
+}
+
+/// Whether `text` has the form of a hash that stands for an id.
+fn is_hash(text: &str) -> bool {
+    text.strip_prefix(HASH_PREFIX)
+        .is_some_and(|hash| hash.len() == 32 && hash.chars().all(|c| matches!(c, 'a'..='z' | '2'..='7')))
+}
+
 /// The user's part of an id at SnapTrade. All that is known of one user, under whichever incarnation, is stored in
 /// the partition that this names.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -118,6 +129,12 @@ fn is_printable(c: char) -> bool {
 pub struct Stem(String);
 
 impl Stem {
+    /// The stem of a user whose own id is not known here, from what is shown in its place: its hash.
+    #[must_use]
+    pub fn shown(text: &str) -> Option<Self> {
+        is_hash(text).then(|| Self(text.to_owned()))
+    }
+
     /// The stem as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -198,7 +215,8 @@ impl UpstreamId {
         let (stem, attempt) = self.0.rsplit_once(ATTEMPT_SEPARATOR)?;
         let well_formed = attempt.chars().count() == ATTEMPT_CHARS
             && attempt.chars().all(|c| matches!(c, 'a'..='z' | '2'..='7'))
-            && !stem.is_empty();
+            && !stem.is_empty()
+            && (is_plain(stem) || is_hash(stem));
         well_formed.then_some((stem, attempt))
     }
 
@@ -317,6 +335,15 @@ mod tests {
             assert!(upstream.is_minted());
             assert_eq!(upstream.stem(), user(id).stem());
         }
+        for strange in [
+            "foo@bar~abcdefghijkl",
+            "é~abcdefghijkl",
+            "a~abcdefghijkl~abcdefghijkl",
+        ] {
+            assert!(!UpstreamId::from_snaptrade(strange).is_minted(), "{strange}");
+        }
+        let hashed = UpstreamId::mint(&user("ada@example.com").stem(), &attempt);
+        assert_eq!(Stem::shown(hashed.shown_user_id()), Some(hashed.stem()));
         let plain = UpstreamId::from_snaptrade("ada~short");
         assert!(!plain.is_minted());
         assert_eq!(UpstreamId::from_snaptrade("grace").stem(), user("grace").stem());

@@ -2,11 +2,18 @@
 
 use std::collections::VecDeque;
 
+use jiff::Timestamp;
+
 use super::machine::{
-    Author, Change, CommitOutcome, Context, Effect, Entry, Expect, Input, Machine, Next, Transition, Write,
+    Author, Change, CommitOutcome, Context, Effect, Entry, Expect, Input, Machine, Next, Obstacle,
+    Transition, Write,
 };
-use super::records::ForeignRecord;
+use super::records::{FOREIGN_SLOTS, ForeignRecord};
+use super::timing;
 use crate::ids::UpstreamId;
+
+/// How often an adoption is decided anew because somebody else wrote first.
+const MAX_RETRIES: u32 = 8;
 
 /// Adopts listed ids, one after the other, in the order of the list. Each gets a place, even above the limit: it is
 /// at SnapTrade already.
@@ -17,7 +24,9 @@ use crate::ids::UpstreamId;
 pub struct Adoption {
     author: Author,
     queue: VecDeque<(u32, UpstreamId)>,
-    adopted: u32,
+    adopted: Vec<UpstreamId>,
+    sure: bool,
+    retries: u32,
     phase: Phase,
 }
 
@@ -25,7 +34,7 @@ pub struct Adoption {
 enum Phase {
     Idle,
     Looking(u32, UpstreamId),
-    Writing,
+    Writing(u32, UpstreamId),
 }
 
 impl Adoption {
@@ -35,20 +44,25 @@ impl Adoption {
         Self {
             author,
             queue: unknown.into(),
-            adopted: 0,
+            adopted: Vec::new(),
+            sure: true,
+            retries: 0,
             phase: Phase::Idle,
         }
     }
 
-    fn next(&mut self) -> Next<Adopted> {
-        match self.queue.pop_front() {
+    fn next(&mut self, context: &Context<'_>) -> Next<Adopted> {
+        // Each costs two calls to the store; what there is no time for is found again.
+        let in_time = timing::may_call(Timestamp::MAX, context.deadline, context.now);
+        match self.queue.pop_front().filter(|_| in_time) {
             Some((order, upstream)) => {
                 let stem = upstream.stem();
                 self.phase = Phase::Looking(order, upstream);
                 Next::Do(Effect::ReadEntry(stem))
             }
             None => Next::Done(Adopted {
-                count: self.adopted,
+                ids: std::mem::take(&mut self.adopted),
+                finished: in_time && self.sure,
                 author: self.author.clone(),
             }),
         }
@@ -62,15 +76,13 @@ impl Adoption {
         context: &Context<'_>,
     ) -> Next<Adopted> {
         let ours = entry.user.as_ref().and_then(|user| user.upstream()) == Some(&upstream);
-        let known = entry
-            .foreign
-            .as_ref()
-            .is_some_and(|foreign| foreign.upstream == upstream);
-        if ours || known {
-            return self.next();
-        }
+        let known = entry.foreign.iter().any(|foreign| foreign.upstream == upstream);
+        let taken: Vec<u8> = entry.foreign.iter().map(|foreign| foreign.slot).collect();
+        let free = (0..FOREIGN_SLOTS).find(|slot| !taken.contains(slot));
+        let Some(slot) = free.filter(|_| !ours && !known) else {
+            return self.next(context);
+        };
         let stem = upstream.stem();
-        let extra = entry.foreign.is_some();
         let record = ForeignRecord {
             upstream: upstream.clone(),
             rev: self.author.attempt.first_revision(),
@@ -78,7 +90,7 @@ impl Adoption {
             order,
             missing_since: None,
             protected: false,
-            extra,
+            slot,
         };
         // The user's own record must still not name the id, and no ghost may: then nobody here answers for it.
         let unchanged = entry
@@ -88,7 +100,7 @@ impl Adoption {
         let writes = vec![
             Write::Foreign {
                 stem: stem.clone(),
-                extra: extra.then(|| upstream.clone()),
+                slot,
                 expect: Expect::Absent,
                 becomes: Change::Put(Box::new(record)),
             },
@@ -108,7 +120,7 @@ impl Adoption {
                 .audit(&stem, "place.adopted", &[("upstream_id", upstream.as_str())]),
         ];
         let slots = Transition::of(1);
-        self.phase = Phase::Writing;
+        self.phase = Phase::Writing(order, upstream);
         Next::Do(Effect::Commit(self.author.commit(
             "adopt",
             context.now,
@@ -122,8 +134,10 @@ impl Adoption {
 /// What was adopted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Adopted {
-    /// How many ids.
-    pub count: u32,
+    /// The ids.
+    pub ids: Vec<UpstreamId>,
+    /// Whether there was time for all, and the store told how each went.
+    pub finished: bool,
     /// The author, with its count of decisions.
     pub author: Author,
 }
@@ -136,15 +150,25 @@ impl Machine for Adoption {
             (Phase::Looking(order, upstream), Input::Entry(entry)) => {
                 self.adopt(order, upstream, &entry, context)
             }
-            (Phase::Writing, Input::Committed(outcome)) => {
-                // A lost one was adopted, registered or retired by somebody else meanwhile, and an unknown one is
-                // looked at again by the next run.
-                if outcome == CommitOutcome::Won {
-                    self.adopted += 1;
+            (Phase::Writing(order, upstream), Input::Committed(outcome)) => {
+                match outcome {
+                    CommitOutcome::Won => self.adopted.push(upstream),
+                    // It was retired meanwhile: whoever did that answers for it.
+                    CommitOutcome::Lost(obstacles)
+                        if obstacles
+                            .iter()
+                            .any(|obstacle| matches!(obstacle, Obstacle::Ghost(_))) => {}
+                    // It was adopted or registered meanwhile, or another id of the same user has taken the key.
+                    CommitOutcome::Lost(_) if self.retries < MAX_RETRIES => {
+                        self.retries += 1;
+                        self.queue.push_front((order, upstream));
+                    }
+                    CommitOutcome::Lost(_) => self.sure = false,
+                    CommitOutcome::Unknown => self.sure = false,
                 }
-                self.next()
+                self.next(context)
             }
-            _ => self.next(),
+            _ => self.next(context),
         }
     }
 }

@@ -2,10 +2,12 @@
 
 use super::clearing::{Cleared, Clearing};
 use super::machine::{
-    Author, Change, CommitOutcome, Context, Effect, Entry, Expect, Fault, Input, Machine, Next, Transition,
-    Write,
+    Author, Change, CommitOutcome, Context, Effect, Entry, Expect, Fault, Input, Machine, Next, SlotsChange,
+    Transition, Write,
 };
-use super::records::{Ghost, HeldPlace, Reservation, ReservationKind, UserRecord, UserState};
+use super::records::{
+    ForeignRecord, Ghost, HeldPlace, Holder, Reservation, ReservationKind, UserRecord, UserState,
+};
 use super::timing::{self, LEASE, SKEW};
 use super::writes::{accept, inherit, new_ghost, put_new_ghost};
 use crate::ids::{Stem, UpstreamId, UserId};
@@ -43,10 +45,19 @@ pub enum NotLeft {
     Busy,
 }
 
+/// Who is to be deleted.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Whom {
+    /// Whoever is known by this id: the user of ours, else the oldest that SnapTrade lists under it.
+    User(UserId),
+    /// This holder and no other, whatever else is known under the same id.
+    Holder(Box<Holder>),
+}
+
 /// Deletes a user.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Leaving {
-    user: UserId,
+    whom: Whom,
     stem: Stem,
     author: Author,
     rounds: u32,
@@ -62,6 +73,9 @@ enum Phase {
     ReadingExpired,
     Reserving(Box<UserRecord>, Vec<Ghost>),
     Clearing(Box<Clearing>),
+    /// A stranger beside a user of the same name is being noted as one to be deleted.
+    Noting(Box<ForeignRecord>, Box<Ghost>),
+    ClearingBeside(Box<ForeignRecord>, Box<Ghost>, Box<Clearing>),
     Freeing(UpstreamDeletion),
     GivingUp(Fault),
 }
@@ -69,12 +83,15 @@ enum Phase {
 type Step = Next<Result<UpstreamDeletion, NotLeft>>;
 
 impl Leaving {
-    /// Deletes `user`.
+    /// Deletes `whom`.
     #[must_use]
-    pub fn new(user: UserId, author: Author) -> Self {
-        let stem = user.stem();
+    pub fn new(whom: Whom, author: Author) -> Self {
+        let stem = match &whom {
+            Whom::User(user) => user.stem(),
+            Whom::Holder(holder) => holder.stem(),
+        };
         Self {
-            user,
+            whom,
             stem,
             author,
             rounds: 0,
@@ -97,46 +114,129 @@ impl Leaving {
         self.go(Phase::Looking, Effect::ReadEntry(self.stem.clone()))
     }
 
-    fn enter(&mut self, entry: Entry, context: &Context<'_>) -> Step {
-        if let Some(user) = entry.user {
-            return match &user.state {
-                UserState::Active(active) => {
-                    let ghost = new_ghost(&self.author, &active.upstream, &self.stem, None, context.now);
-                    let writes = vec![put_new_ghost(&ghost)];
-                    let record = self.record(vec![active.upstream.clone()], user.rev + 1, &user, context);
-                    self.reserve(record, Expect::Revision(user.rev), vec![ghost], writes, context)
-                }
-                UserState::Reserved(reservation) if timing::expired(reservation.until, context.now) => {
-                    self.go(Phase::ReadingExpired, Effect::ReadReservation(self.stem.clone()))
-                }
-                UserState::Reserved(reservation) => {
-                    let free = timing::after(reservation.until, SKEW);
-                    let retry_after = timing::seconds_until(free, context.now);
-                    Next::Done(Err(NotLeft::InProgress { retry_after }))
-                }
-            };
+    /// The record that is meant, of those that there are.
+    fn meant(&self, entry: Entry) -> Option<Holder> {
+        let mut holders = entry
+            .user
+            .into_iter()
+            .map(Holder::User)
+            .chain(entry.foreign.into_iter().map(Holder::Foreign));
+        match &self.whom {
+            Whom::User(_) => holders.next(),
+            Whom::Holder(meant) => holders.find(|holder| {
+                std::mem::discriminant(holder) == std::mem::discriminant(meant.as_ref())
+                    && holder.upstream() == meant.upstream()
+            }),
         }
-        let Some(foreign) = entry.foreign else {
+    }
+
+    fn enter(&mut self, entry: Entry, context: &Context<'_>) -> Step {
+        let occupied = entry.user.is_some();
+        let Some(holder) = self.meant(entry) else {
+            return Next::Done(Err(NotLeft::Unknown));
+        };
+        let foreign = match holder {
+            Holder::User(user) => return self.enter_user(&user, context),
+            Holder::Foreign(foreign) => foreign,
+        };
+        if occupied {
+            // The user's own record stands where the departure would be noted. The stranger's place is free as soon as
+            // its deletion is: nobody else can hold it meanwhile.
+            return self.enter_beside_user(foreign, context);
+        }
+        self.enter_foreign(foreign, context)
+    }
+
+    fn enter_user(&mut self, user: &UserRecord, context: &Context<'_>) -> Step {
+        match &user.state {
+            UserState::Active(active) => {
+                let ghost = new_ghost(&self.author, &active.upstream, &self.stem, None, context.now);
+                let writes = vec![put_new_ghost(&ghost)];
+                let record = self.record(vec![active.upstream.clone()], user.rev + 1, user, context);
+                self.reserve(record, Expect::Revision(user.rev), vec![ghost], writes, context)
+            }
+            UserState::Reserved(reservation) if timing::expired(reservation.until, context.now) => {
+                self.go(Phase::ReadingExpired, Effect::ReadReservation(self.stem.clone()))
+            }
+            UserState::Reserved(reservation) => {
+                let free = timing::after(reservation.until, SKEW);
+                let retry_after = timing::seconds_until(free, context.now);
+                Next::Done(Err(NotLeft::InProgress { retry_after }))
+            }
+        }
+    }
+
+    fn enter_foreign(&mut self, foreign: ForeignRecord, context: &Context<'_>) -> Step {
+        // An id that no user of ours could have is noted under the name of its partition, which any could.
+        let named =
+            UserId::parse(foreign.upstream.shown_user_id()).or_else(|_| UserId::parse(self.stem.as_str()));
+        let Ok(user_id) = named else {
             return Next::Done(Err(NotLeft::Unknown));
         };
         let ghost = new_ghost(&self.author, &foreign.upstream, &self.stem, None, context.now);
-        let writes = vec![
-            put_new_ghost(&ghost),
-            Write::Foreign {
-                stem: self.stem.clone(),
-                extra: foreign.extra.then(|| foreign.upstream.clone()),
-                expect: Expect::Revision(foreign.rev),
-                becomes: Change::Gone,
-            },
-        ];
+        let writes = vec![put_new_ghost(&ghost), removed(&foreign)];
         let record = UserRecord {
-            user_id: self.user.clone(),
+            user_id,
+            stem: self.stem.clone(),
             rev: self.author.attempt.first_revision(),
             created_at: foreign.created_at,
             protected: false,
             state: self.reservation(vec![foreign.upstream], context),
         };
         self.reserve(record, Expect::Absent, vec![ghost], writes, context)
+    }
+
+    /// Deletes an id that is listed beside a user of the same name. The user's own record stands where the departure
+    /// would be noted, so the stranger keeps its place until SnapTrade has accepted its deletion.
+    fn enter_beside_user(&mut self, foreign: ForeignRecord, context: &Context<'_>) -> Step {
+        let ghost = Ghost {
+            waits: None,
+            ..new_ghost(&self.author, &foreign.upstream, &self.stem, None, context.now)
+        };
+        let writes = vec![
+            put_new_ghost(&ghost),
+            Write::Foreign {
+                stem: self.stem.clone(),
+                slot: foreign.slot,
+                expect: Expect::Revision(foreign.rev),
+                becomes: Change::Same,
+            },
+        ];
+        let audit = vec![self.author.audit(&self.stem, "user.leaving", &[])];
+        let commit = self
+            .author
+            .commit("beside", context.now, SlotsChange::None, writes, audit);
+        self.go(
+            Phase::Noting(Box::new(foreign), Box::new(ghost)),
+            Effect::Commit(commit),
+        )
+    }
+
+    fn clearing_beside(
+        &mut self,
+        foreign: ForeignRecord,
+        ghost: Ghost,
+        clearing: Clearing,
+        next: Next<Cleared>,
+        context: &Context<'_>,
+    ) -> Step {
+        match next {
+            Next::Do(effect) => self.go(
+                Phase::ClearingBeside(Box::new(foreign), Box::new(ghost), Box::new(clearing)),
+                effect,
+            ),
+            Next::Done(Cleared::All { unknown_there }) => {
+                let writes = vec![accept(&ghost, context.now), removed(&foreign)];
+                let audit = vec![self.author.audit(&self.stem, "user.left", &[])];
+                let commit = self
+                    .author
+                    .commit("left", context.now, Transition::of(-1), writes, audit);
+                self.go(Phase::Freeing(said(unknown_there)), Effect::Commit(commit))
+            }
+            Next::Done(Cleared::Refused { fault, .. } | Cleared::Unsettled(fault)) => {
+                Next::Done(Err(NotLeft::Snaptrade(fault)))
+            }
+        }
     }
 
     fn take_over(&mut self, user: &UserRecord, ghosts: &[Ghost], context: &Context<'_>) -> Step {
@@ -237,12 +337,7 @@ impl Leaving {
         let slots = Transition::of(-1).releasing(&self.stem);
         let audit = vec![self.author.audit(&self.stem, "user.left", &[])];
         let commit = self.author.commit("free", context.now, slots, writes, audit);
-        let deletion = if unknown_there {
-            UpstreamDeletion::UnknownThere
-        } else {
-            UpstreamDeletion::Queued
-        };
-        self.go(Phase::Freeing(deletion), Effect::Commit(commit))
+        self.go(Phase::Freeing(said(unknown_there)), Effect::Commit(commit))
     }
 
     fn give_up(&mut self, fault: Fault, context: &Context<'_>) -> Step {
@@ -265,10 +360,27 @@ impl Leaving {
             becomes: Change::Put(Box::new(record)),
         }];
         let slots = Transition::of(0).holding(&self.stem, held).giving_up();
-        let commit = self
-            .author
-            .commit("giveup", context.now, slots, writes, Vec::new());
+        let audit = vec![self.author.audit(&self.stem, "place.given_up", &[])];
+        let commit = self.author.commit("giveup", context.now, slots, writes, audit);
         self.go(Phase::GivingUp(fault), Effect::Commit(commit))
+    }
+}
+
+fn said(unknown_there: bool) -> UpstreamDeletion {
+    if unknown_there {
+        UpstreamDeletion::UnknownThere
+    } else {
+        UpstreamDeletion::Queued
+    }
+}
+
+/// That a foreign record goes.
+fn removed(foreign: &ForeignRecord) -> Write {
+    Write::Foreign {
+        stem: foreign.upstream.stem(),
+        slot: foreign.slot,
+        expect: Expect::Revision(foreign.rev),
+        becomes: Change::Gone,
     }
 }
 
@@ -297,6 +409,19 @@ impl Machine for Leaving {
             (Phase::Clearing(mut clearing), input) => {
                 let next = clearing.advance(input, context);
                 self.clearing(*clearing, next, context)
+            }
+            (Phase::Noting(foreign, ghost), Input::Committed(CommitOutcome::Won)) => {
+                let mut clearing = Clearing::new(
+                    std::slice::from_ref(&foreign.upstream),
+                    timing::after(context.now, LEASE),
+                );
+                let next = clearing.advance(Input::Begin, context);
+                self.clearing_beside(*foreign, *ghost, clearing, next, context)
+            }
+            (Phase::Noting(..), Input::Committed(CommitOutcome::Lost(_))) => self.look(),
+            (Phase::ClearingBeside(foreign, ghost, mut clearing), input) => {
+                let next = clearing.advance(input, context);
+                self.clearing_beside(*foreign, *ghost, *clearing, next, context)
             }
             // Whatever the store says: SnapTrade has taken the deletion, and what is left is written down.
             (Phase::Freeing(deletion), Input::Committed(_)) => Next::Done(Ok(deletion)),

@@ -112,8 +112,8 @@ pub enum Input {
 pub struct Entry {
     /// The user's own record.
     pub user: Option<UserRecord>,
-    /// What SnapTrade lists of this user without a secret here.
-    pub foreign: Option<ForeignRecord>,
+    /// What SnapTrade lists of this user without a secret here, oldest first.
+    pub foreign: Vec<ForeignRecord>,
     /// The last hold that was given to this user.
     pub hold: Option<HoldRecord>,
     /// The places.
@@ -341,8 +341,8 @@ pub enum Write {
     Foreign {
         /// The user that it belongs to.
         stem: Stem,
-        /// The id, where it stands beside another one of the same user.
-        extra: Option<UpstreamId>,
+        /// Which of the user's keys for such records.
+        slot: u8,
         /// What has to be there.
         expect: Expect,
         /// What is there afterwards.

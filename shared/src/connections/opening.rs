@@ -3,13 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
+
 use super::adoption::Adoption;
 use super::machine::{
     Author, CommitOutcome, Context, Effect, Fault, Input, Machine, Next, Roster, SlotsChange,
 };
-use super::records::{Holder, Slots};
+use super::records::{HeldPlace, Holder, Slots};
+use super::timing;
 use crate::config::Counts;
-use crate::ids::UpstreamId;
+use crate::ids::{Stem, UpstreamId};
 
 /// How often the list is read in the hope of two that agree.
 const MAX_LISTS: u32 = 4;
@@ -26,8 +29,8 @@ pub struct Opening {
     listed: Option<Vec<UpstreamId>>,
     lists: u32,
     countings: u32,
-    /// Ids that were handed to the adoption; the index may not show them yet.
-    unknown: BTreeSet<UpstreamId>,
+    /// Ids that were adopted; the index may not show them yet.
+    adopted: BTreeSet<UpstreamId>,
     phase: Phase,
 }
 
@@ -70,7 +73,7 @@ impl Opening {
             listed: None,
             lists: 0,
             countings: 0,
-            unknown: BTreeSet::new(),
+            adopted: BTreeSet::new(),
             phase: Phase::Start,
         }
     }
@@ -87,7 +90,10 @@ impl Opening {
         }
     }
 
-    fn list(&mut self) -> Next<Opened> {
+    fn list(&mut self, context: &Context<'_>) -> Next<Opened> {
+        if !timing::may_call(Timestamp::MAX, context.deadline, context.now) {
+            return Next::Done(Opened::Busy);
+        }
         self.lists += 1;
         self.phase = Phase::Listing;
         Next::Do(Effect::List)
@@ -102,8 +108,10 @@ impl Opening {
         Next::Do(Effect::ReadRoster)
     }
 
-    fn compare(&mut self, list: Vec<UpstreamId>) -> Next<Opened> {
-        let same = self.listed.as_ref() == Some(&list);
+    fn compare(&mut self, list: Vec<UpstreamId>, context: &Context<'_>) -> Next<Opened> {
+        // Nothing says that SnapTrade's order is stable, so lists that name the same ids agree.
+        let ids = |list: &[UpstreamId]| list.iter().cloned().collect::<BTreeSet<_>>();
+        let same = self.listed.as_deref().map(ids) == Some(ids(&list));
         self.listed = Some(list);
         if same {
             self.phase = Phase::Comparing;
@@ -112,13 +120,12 @@ impl Opening {
         if self.lists >= MAX_LISTS {
             Next::Done(Opened::Busy)
         } else {
-            self.list()
+            self.list(context)
         }
     }
 
     fn adopt(&mut self, roster: &Roster, context: &mut Context<'_>) -> Next<Opened> {
         let unknown = unknown_ids(self.listed.as_deref().unwrap_or_default(), roster);
-        self.unknown = unknown.iter().map(|(_, id)| id.clone()).collect();
         let mut adoption = Adoption::new(self.author.clone(), unknown);
         let next = adoption.advance(Input::Begin, context);
         self.adopting(adoption, next)
@@ -132,7 +139,12 @@ impl Opening {
             }
             Next::Done(adopted) => {
                 self.author = adopted.author;
-                self.count()
+                self.adopted.extend(adopted.ids);
+                if adopted.finished {
+                    self.count()
+                } else {
+                    Next::Done(Opened::Busy)
+                }
             }
         }
     }
@@ -144,7 +156,7 @@ impl Opening {
         let shown: BTreeSet<&UpstreamId> = roster.holders.iter().filter_map(Holder::upstream).collect();
         let ghosts: BTreeSet<&UpstreamId> = roster.ghosts.iter().map(|ghost| &ghost.upstream).collect();
         let hidden = self
-            .unknown
+            .adopted
             .iter()
             .filter(|id| !shown.contains(id) && !ghosts.contains(id))
             .count();
@@ -156,7 +168,7 @@ impl Opening {
             rev: slots.rev + 1,
             open: true,
             given_up: slots.given_up,
-            held: slots.held.clone(),
+            held: reservations(roster),
         };
         let slots = SlotsChange::Replace {
             expect: Some(slots.rev),
@@ -171,6 +183,22 @@ impl Opening {
             Vec::new(),
         )))
     }
+}
+
+/// The reservations that the records tell of. What the places say of them may have been lost with the places.
+fn reservations(roster: &Roster) -> BTreeMap<Stem, HeldPlace> {
+    let held = |holder: &Holder| match holder {
+        Holder::User(user) => user.reservation().map(|reservation| {
+            let held = HeldPlace {
+                attempt: reservation.attempt.clone(),
+                until: reservation.until,
+                kind: reservation.kind,
+            };
+            (user.stem.clone(), held)
+        }),
+        Holder::Foreign(_) => None,
+    };
+    roster.holders.iter().filter_map(held).collect()
 }
 
 /// The listed ids that no record and no ghost names, with their places in the list.
@@ -200,7 +228,7 @@ impl Machine for Opening {
                 None => {
                     let slots = SlotsChange::Replace {
                         expect: None,
-                        becomes: Box::new(self.closed(1)),
+                        becomes: Box::new(self.closed(self.author.attempt.first_revision())),
                     };
                     self.phase = Phase::Creating;
                     Next::Do(Effect::Commit(self.author.commit(
@@ -215,11 +243,11 @@ impl Machine for Opening {
                     author: self.author.clone(),
                     adopted: 0,
                 }),
-                Some(_) => self.list(),
+                Some(_) => self.list(context),
             },
             (Phase::Creating, Input::Committed(CommitOutcome::Unknown)) => Next::Done(Opened::Busy),
-            (Phase::Creating, Input::Committed(_)) => self.list(),
-            (Phase::Listing, Input::Listed(Ok(list))) => self.compare(list),
+            (Phase::Creating, Input::Committed(_)) => self.list(context),
+            (Phase::Listing, Input::Listed(Ok(list))) => self.compare(list, context),
             (Phase::Listing, Input::Listed(Err(fault))) => Next::Done(Opened::Fault(fault)),
             (Phase::Comparing, Input::Roster(roster)) => self.adopt(&roster, context),
             (Phase::Adopting(mut adoption), input) => {
@@ -239,7 +267,7 @@ impl Machine for Opening {
 
 impl Opening {
     fn opened(&self) -> Next<Opened> {
-        let adopted = u32::try_from(self.unknown.len()).unwrap_or(u32::MAX);
+        let adopted = u32::try_from(self.adopted.len()).unwrap_or(u32::MAX);
         Next::Done(Opened::Open {
             author: self.author.clone(),
             adopted,

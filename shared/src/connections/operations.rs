@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::adoption::Adoption;
-use super::leaving::{Leaving, NotLeft, UpstreamDeletion};
-use super::machine::{AuditEntry, Author, Change, CommitOutcome, Expect, Fault, SlotsChange, Write};
+use super::leaving::{Leaving, NotLeft, UpstreamDeletion, Whom};
+use super::machine::{AuditEntry, Author, Change, CommitOutcome, Entry, Expect, Fault, SlotsChange, Write};
 use super::opening::{Opened, Opening, unknown_ids};
 use super::policy;
 use super::records::{ForeignRecord, Ghost, Holder, ReservationKind, Slots, UserRecord, UserState};
@@ -23,7 +23,7 @@ use crate::clock::to_the_millisecond;
 use crate::config::{Counts, Policy};
 use crate::ids::{Stem, TenantId, UpstreamId, UserId};
 use crate::snaptrade::{ErrorKind, UserCredentials};
-use crate::store::{self, Key, Outcome, StoreError, Transaction};
+use crate::store::{self, Item, Key, Outcome, StoreError, Transaction};
 use crate::user_secrets::{self, SealedSecret};
 
 /// How often a change is decided anew when others were faster.
@@ -345,6 +345,10 @@ impl<'a> Connections<'a> {
     /// # Errors
     /// As [`Connections::register`].
     pub async fn recreate(&self, user: &UserId) -> Result<Registered, Failure> {
+        if self.find(user).await?.is_empty() {
+            // It may be one that SnapTrade knows and tracking has not seen yet; nobody else can be recreated.
+            self.add(user, UserChange::default()).await?;
+        }
         let granted = self.wish(Intent::Recreate, user).await?;
         Ok(self.registered(user, granted))
     }
@@ -373,22 +377,27 @@ impl<'a> Connections<'a> {
         })
     }
 
-    /// Deletes a user at SnapTrade and here.
+    /// Deletes a user at SnapTrade and here. An operator may also name it by its id at SnapTrade.
     ///
     /// # Errors
     /// [`Failure::NoSuchUser`], [`Failure::NotLeft`], [`Failure::Store`].
     pub async fn delete(&self, user: &UserId) -> Result<Deleted, Failure> {
-        let outcome = self.runner.run(Leaving::new(user.clone(), self.author())).await?;
-        let deletion = match outcome {
+        match self.find(user).await?.into_iter().next() {
+            Some(holder) => self.delete_holder(holder, user.to_string()).await,
+            None => Err(Failure::NoSuchUser),
+        }
+    }
+
+    async fn delete_holder(&self, holder: Holder, user_id: String) -> Result<Deleted, Failure> {
+        let whom = Whom::Holder(Box::new(holder));
+        let upstream = match self.runner.run(Leaving::new(whom, self.author())).await? {
             Err(NotLeft::Unknown) => return Err(Failure::NoSuchUser),
-            other => other?,
-        };
-        let upstream = match deletion {
-            UpstreamDeletion::Queued => "queued",
-            UpstreamDeletion::UnknownThere => "unknown_there",
+            Err(other) => return Err(other.into()),
+            Ok(UpstreamDeletion::Queued) => "queued",
+            Ok(UpstreamDeletion::UnknownThere) => "unknown_there",
         };
         Ok(Deleted {
-            user_id: user.to_string(),
+            user_id,
             deleted: true,
             upstream: upstream.to_owned(),
         })
@@ -408,9 +417,16 @@ impl<'a> Connections<'a> {
     /// # Errors
     /// [`Failure::NoSuchUser`] where there is none; otherwise as [`Connections::delete`].
     pub async fn delete_oldest(&self) -> Result<Deleted, Failure> {
-        let oldest = self.oldest().await?.ok_or(Failure::NoSuchUser)?;
-        let user = UserId::parse(oldest.shown_user_id()).map_err(|_| Failure::NoSuchUser)?;
-        self.delete(&user).await
+        for _ in 0..MAX_TRIES {
+            let oldest = self.oldest().await?.ok_or(Failure::NoSuchUser)?;
+            let user_id = oldest.shown_user_id().to_owned();
+            match self.delete_holder(oldest, user_id).await {
+                // It went, or came anew, since the index was read.
+                Err(Failure::NoSuchUser) => {}
+                other => return other,
+            }
+        }
+        Err(Refusal::Busy.into())
     }
 
     /// Makes room where there is none, by deleting the oldest user that is not protected.
@@ -471,10 +487,13 @@ impl<'a> Connections<'a> {
     /// # Errors
     /// [`Failure::NoSuchUser`] where SnapTrade's list does not have it, [`Failure::Snaptrade`], [`Failure::Store`].
     pub async fn add(&self, user: &UserId, change: UserChange) -> Result<(TrackedUser, bool), Failure> {
-        self.ensure_open().await?;
-        let known = self.find(&user.stem()).await?;
-        let mut added = false;
-        if !known.iter().any(|holder| holder.upstream().is_some()) {
+        let known = |holders: &[Holder]| holders.iter().any(|holder| holder.upstream().is_some());
+        let known_before = known(&self.find(user).await?);
+        if !known_before {
+            // Opening the places takes in everybody whom SnapTrade lists.
+            self.ensure_open().await?;
+        }
+        if !known_before && !known(&self.find(user).await?) {
             let list = self.list_upstream().await?;
             let plain = UpstreamId::from_snaptrade(user.as_str());
             let stem = user.stem();
@@ -484,29 +503,46 @@ impl<'a> Connections<'a> {
                 .or_else(|| list.iter().rev().find(|id| id.is_minted() && id.stem() == stem))
                 .cloned()
                 .ok_or(Failure::NoSuchUser)?;
-            let adopted = self
-                .runner
+            self.runner
                 .run(Adoption::new(self.author(), vec![(0, found)]))
                 .await?;
-            added = adopted.count > 0;
         }
         let user = if change == UserChange::default() {
-            let holders = self.find(&user.stem()).await?;
-            tracked(holders.first().ok_or(Failure::NoSuchUser)?)
+            tracked(self.find(user).await?.first().ok_or(Failure::NoSuchUser)?)
         } else {
             self.change(user, change).await?
         };
-        Ok((user, added))
+        Ok((user, !known_before))
     }
 
-    /// The holders that belong to one user.
-    async fn find(&self, stem: &Stem) -> Result<Vec<Holder>, Failure> {
-        let entry = self.runner.entry(stem).await?;
-        let own = entry.user.map(Holder::User);
-        Ok(own
+    /// The holders that an operator means by `user`, the user's own record first: by the application's id, by the id
+    /// at SnapTrade, or by what the list shows of a user whose own id is not known here.
+    async fn find(&self, user: &UserId) -> Result<Vec<Holder>, Failure> {
+        let own = user.stem();
+        let entry = self.runner.entry(&own).await?;
+        let holders: Vec<Holder> = holders(entry).collect();
+        if !holders.is_empty() {
+            return Ok(holders);
+        }
+        let upstream = UpstreamId::from_snaptrade(user.as_str());
+        for stem in [Some(upstream.stem()), Stem::shown(user.as_str())]
             .into_iter()
-            .chain(entry.foreign.map(Holder::Foreign))
-            .collect())
+            .flatten()
+        {
+            if stem == own {
+                continue;
+            }
+            let entry = self.runner.entry(&stem).await?;
+            let named: Vec<Holder> = self::holders(entry)
+                .filter(|holder| {
+                    holder.upstream() == Some(&upstream) || holder.shown_user_id() == user.as_str()
+                })
+                .collect();
+            if !named.is_empty() {
+                return Ok(named);
+            }
+        }
+        Ok(Vec::new())
     }
 
     /// Changes what an operator may change of a tracked user.
@@ -514,14 +550,14 @@ impl<'a> Connections<'a> {
     /// # Errors
     /// [`Failure::NoSuchUser`]; [`Refusal::InProgress`] while it is being registered or deleted; [`Failure::Store`].
     pub async fn change(&self, user: &UserId, change: UserChange) -> Result<TrackedUser, Failure> {
-        let stem = user.stem();
         for _ in 0..MAX_TRIES {
             let holder = self
-                .find(&stem)
+                .find(user)
                 .await?
                 .into_iter()
                 .next()
                 .ok_or(Failure::NoSuchUser)?;
+            let stem = holder.stem();
             let (write, changed) = match holder.clone() {
                 Holder::User(user) if user.active().is_none() => {
                     return Err(Refusal::InProgress { retry_after: 5 }.into());
@@ -549,7 +585,7 @@ impl<'a> Connections<'a> {
                     };
                     let write = Write::Foreign {
                         stem: stem.clone(),
-                        extra: old.extra.then(|| old.upstream.clone()),
+                        slot: old.slot,
                         expect: Expect::Revision(old.rev),
                         becomes: Change::Put(Box::new(new.clone())),
                     };
@@ -593,7 +629,7 @@ impl<'a> Connections<'a> {
     ) -> Result<(), Failure> {
         let author = self.author();
         let at = self.runner.now();
-        let stem = user.user_id.stem();
+        let stem = user.stem.clone();
         let entry: AuditEntry = author.audit(&stem, action, detail);
         let token = format!("{}.note.1", author.attempt);
         let audit = store::Write::Put {
@@ -682,7 +718,7 @@ impl<'a> Connections<'a> {
             values,
         };
         let write = store::Write::Update {
-            key: self.runner.names().user(&user.user_id.stem()),
+            key: self.runner.names().user(&user.stem),
             expression,
         };
         let transaction = Transaction {
@@ -734,7 +770,7 @@ impl<'a> Connections<'a> {
 
     /// Stores a new secret of the same incarnation, however often others change the record meanwhile.
     async fn store_secret(&self, mut record: UserRecord, sealed: SealedSecret) -> Result<(), Failure> {
-        let stem = record.user_id.stem();
+        let stem = record.stem.clone();
         let upstream = record.upstream().cloned();
         for _ in 0..MAX_TRIES {
             let mut changed = UserRecord {
@@ -750,11 +786,20 @@ impl<'a> Connections<'a> {
                 expect: Expect::Revision(record.rev),
                 becomes: Change::Put(Box::new(changed)),
             };
-            if self.write(write, &stem, "secret.reset", &[]).await? {
+            // The old secret is void by now, so an answer of the store that is lost is no reason to stop.
+            if let Ok(true) = self.write(write, &stem, "secret.reset", &[]).await {
                 return Ok(());
             }
-            match self.runner.user(&stem).await? {
-                Some(now) if now.upstream() == upstream.as_ref() && now.active().is_some() => record = now,
+            let Ok(now) = self.runner.user(&stem).await else {
+                continue;
+            };
+            match now {
+                Some(now) if now.upstream() == upstream.as_ref() && now.active().is_some() => {
+                    if now.active().is_some_and(|active| active.secret == sealed) {
+                        return Ok(());
+                    }
+                    record = now;
+                }
                 _ => return Err(Failure::NoSuchUser),
             }
         }
@@ -808,18 +853,18 @@ impl<'a> Connections<'a> {
             item.extend(index.to_item());
             item
         });
-        let limit = i32::try_from(limit).unwrap_or(i32::MAX);
+        let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
+        // One more than asked for tells whether the list goes on.
+        let read = i32::try_from(limit.saturating_add(1)).unwrap_or(i32::MAX);
+        let now = self.runner.now();
         let page = self
             .app
             .store()
-            .index_page(&partition, Some(limit), start, self.runner.now())
+            .index_page(&partition, Some(read), start, now)
             .await?;
-        let mut users = Vec::with_capacity(page.items.len());
-        for item in &page.items {
-            users.push(tracked(&storage::holder(item)?));
-        }
-        let next = page.next.map(|item| {
-            let Key { pk, sk } = Key::of(&item);
+        let items: Vec<&Item> = page.items.iter().take(wanted).collect();
+        let next = items.last().filter(|_| page.items.len() > wanted).map(|item| {
+            let Key { pk, sk } = Key::of(item);
             let gsi1sk = item
                 .get("gsi1sk")
                 .and_then(|value| value.as_s().ok())
@@ -827,6 +872,10 @@ impl<'a> Connections<'a> {
                 .unwrap_or_default();
             ListPosition { pk, sk, gsi1sk }
         });
+        let mut users = Vec::with_capacity(items.len());
+        for item in items {
+            users.push(tracked(&storage::holder(item)?));
+        }
         Ok(UserPage { users, next })
     }
 
@@ -947,6 +996,15 @@ impl<'a> Connections<'a> {
             .run(Sync::new(self.author(), config.limit, config.counts))
             .await??)
     }
+}
+
+/// All holders of one partition, the user's own record first.
+fn holders(entry: Entry) -> impl Iterator<Item = Holder> {
+    entry
+        .user
+        .into_iter()
+        .map(Holder::User)
+        .chain(entry.foreign.into_iter().map(Holder::Foreign))
 }
 
 /// Places that a newcomer cannot have: all in use but those whose holder ran out of time.

@@ -62,6 +62,8 @@ pub enum ReservationKind {
 pub struct UserRecord {
     /// The application's id.
     pub user_id: UserId,
+    /// The partition that the record stands in.
+    pub stem: Stem,
     /// Grows with every write.
     pub rev: u64,
     /// When the user was registered; for a reservation, when it was made.
@@ -115,6 +117,9 @@ pub struct ActiveUser {
     pub secret_rejected: bool,
 }
 
+/// How many ids of one user may be adopted at a time.
+pub const FOREIGN_SLOTS: u8 = 4;
+
 /// A user that SnapTrade lists and of whom there is no secret here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForeignRecord {
@@ -130,8 +135,9 @@ pub struct ForeignRecord {
     pub missing_since: Option<Timestamp>,
     /// Never gives way.
     pub protected: bool,
-    /// Whether it stands beside another one of the same user, under a key of its own.
-    pub extra: bool,
+    /// Which of the keys it stands under that each user has for such records: SnapTrade may list several ids of one
+    /// user, of which all but one were lost.
+    pub slot: u8,
 }
 
 /// An id at SnapTrade that is to be deleted and is never used again.
@@ -279,7 +285,7 @@ impl Holder {
     #[must_use]
     pub fn stem(&self) -> Stem {
         match self {
-            Self::User(user) => user.user_id.stem(),
+            Self::User(user) => user.stem.clone(),
             Self::Foreign(foreign) => foreign.upstream.stem(),
         }
     }

@@ -9,7 +9,7 @@ use super::machine::{
     SecretStanding,
 };
 use super::policy;
-use super::records::{Ghost, Holder, UserRecord};
+use super::records::{FOREIGN_SLOTS, ForeignRecord, Ghost, Holder, UserRecord};
 use super::storage::{self, Names};
 use super::timing;
 use crate::app::App;
@@ -144,26 +144,25 @@ impl<'a> Runner<'a> {
     /// # Errors
     /// [`StoreError`].
     pub async fn entry(&self, stem: &Stem) -> Result<Entry, StoreError> {
-        let (user, foreign, hold, slots) = (
-            self.names.user(stem),
-            self.names.foreign(stem, None),
-            self.names.hold(stem),
-            self.names.slots(),
-        );
-        let keys = [user.clone(), foreign.clone(), hold.clone(), slots.clone()];
+        let (user, hold, slots) = (self.names.user(stem), self.names.hold(stem), self.names.slots());
+        let mut keys = vec![user.clone(), hold.clone(), slots.clone()];
+        keys.extend((0..FOREIGN_SLOTS).map(|slot| self.names.foreign(stem, slot)));
         let mut entry = Entry::default();
         for item in self.store.get_all(&keys, self.now()).await? {
             let key = store::Key::of(&item);
             if key == user {
                 entry.user = Some(store::from_item(&item)?);
-            } else if key == foreign {
-                entry.foreign = Some(store::from_item(&item)?);
             } else if key == hold {
                 entry.hold = Some(store::from_item(&item)?);
             } else if key == slots {
                 entry.slots = Some(storage::slots(&item)?);
+            } else {
+                entry.foreign.push(store::from_item(&item)?);
             }
         }
+        entry
+            .foreign
+            .sort_by_key(|foreign: &ForeignRecord| (foreign.created_at, foreign.order));
         Ok(entry)
     }
 
@@ -234,11 +233,8 @@ impl<'a> Runner<'a> {
     #[must_use]
     pub fn key_of(&self, holder: &Holder) -> store::Key {
         match holder {
-            Holder::User(user) => self.names.user(&user.user_id.stem()),
-            Holder::Foreign(foreign) => self.names.foreign(
-                &foreign.upstream.stem(),
-                foreign.extra.then_some(&foreign.upstream),
-            ),
+            Holder::User(user) => self.names.user(&user.stem),
+            Holder::Foreign(foreign) => self.names.foreign(&foreign.upstream.stem(), foreign.slot),
         }
     }
 
@@ -324,7 +320,7 @@ impl<'a> Runner<'a> {
     pub async fn credentials(&self, user: &UserRecord) -> Result<UserCredentials, NoSecret> {
         let active = user.active().ok_or(NoSecret::NotRegistered)?;
         let keys = self.data_keys.get().await?;
-        let secret = user_secrets::open(&keys, &self.tenant, &user.user_id.stem(), &active.secret)?;
+        let secret = user_secrets::open(&keys, &self.tenant, &user.stem, &active.secret)?;
         Ok(UserCredentials {
             user_id: active.upstream.clone(),
             user_secret: secret,

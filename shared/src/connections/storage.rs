@@ -54,11 +54,10 @@ impl Names {
         Key::new(self.user_partition(stem), "USER")
     }
 
-    /// A listed id without a secret here; `extra` where it stands beside another one of the same user.
+    /// A listed id without a secret here, under one of the keys that its user has for such.
     #[must_use]
-    pub fn foreign(&self, stem: &Stem, extra: Option<&UpstreamId>) -> Key {
-        let sk = extra.map_or_else(|| "FOREIGN".to_owned(), |id| format!("FOREIGN#{id}"));
-        Key::new(self.user_partition(stem), sk)
+    pub fn foreign(&self, stem: &Stem, slot: u8) -> Key {
+        Key::new(self.user_partition(stem), format!("FOREIGN#{slot}"))
     }
 
     /// The note of a user's last hold.
@@ -100,14 +99,14 @@ impl Names {
 
     /// A user's record as an item.
     pub fn user_item(&self, record: &UserRecord) -> Result<Item, StoreError> {
-        let stem = record.user_id.stem();
+        let stem = record.stem.clone();
         let index = self.holder_index(record.created_at, 0, record.user_id.as_str());
         to_item(&self.user(&stem), record, Some(&index), None)
     }
 
     /// A foreign record as an item.
     pub fn foreign_item(&self, record: &ForeignRecord) -> Result<Item, StoreError> {
-        let key = self.foreign(&record.upstream.stem(), record.extra.then_some(&record.upstream));
+        let key = self.foreign(&record.upstream.stem(), record.slot);
         let index = self.holder_index(record.created_at, record.order, record.upstream.shown_user_id());
         to_item(&key, record, Some(&index), None)
     }
@@ -242,10 +241,10 @@ impl Names {
             } => change(self.user(stem), *expect, becomes, |record| self.user_item(record))?,
             Write::Foreign {
                 stem,
-                extra,
+                slot,
                 expect,
                 becomes,
-            } => change(self.foreign(stem, extra.as_ref()), *expect, becomes, |record| {
+            } => change(self.foreign(stem, *slot), *expect, becomes, |record| {
                 self.foreign_item(record)
             })?,
             Write::Ghost {
@@ -398,6 +397,7 @@ mod tests {
         let upstream = UpstreamId::mint(&user.stem(), &attempt);
         let active = UserRecord {
             user_id: user.clone(),
+            stem: user.stem(),
             rev: attempt.first_revision(),
             created_at: at("2026-11-21T10:00:00.123Z"),
             protected: true,
@@ -436,7 +436,7 @@ mod tests {
             order: 3,
             missing_since: None,
             protected: false,
-            extra: true,
+            slot: 1,
         };
         assert_eq!(
             holder(&names().foreign_item(&foreign).unwrap()).unwrap(),

@@ -13,8 +13,8 @@ use sha2::{Digest, Sha256};
 use super::adoption::{Adopted, Adoption};
 use super::clearing::{Cleared, Clearing};
 use super::machine::{
-    Author, Change, CommitOutcome, Context, Effect, Expect, Fault, Input, Machine, Next, Roster, SlotsChange,
-    Transition, Write,
+    AuditEntry, Author, Change, CommitOutcome, Context, Effect, Expect, Fault, Input, Machine, Next, Roster,
+    SlotsChange, Transition, Write,
 };
 use super::opening::{Opened, Opening, unknown_ids};
 use super::records::{
@@ -98,6 +98,8 @@ enum Work {
     Resend(Box<Ghost>),
     /// A ghost that is listed no more.
     Forget(Box<Ghost>),
+    /// A ghost whose id somebody else uses again.
+    Release(Box<Ghost>),
     /// Ids that nobody here knows.
     Adopt(Vec<(u32, UpstreamId)>),
     /// An active user that is not listed.
@@ -283,12 +285,19 @@ impl Sync {
     fn believe(&mut self, now: Timestamp) {
         let Some(lease) = &self.lease else { return };
         let digest = digest(&self.list);
-        let short = u64::from(self.result.upstream_count) * 2 < u64::from(lease.list_size);
+        // A list that still has everybody who is tracked is short because of our own deletions.
+        let listed: BTreeSet<&UpstreamId> = self.list.iter().collect();
+        let lacks_somebody = self.roster.holders.iter().any(|holder| {
+            let reserved = matches!(holder, Holder::User(user) if user.reservation().is_some());
+            !reserved && holder.upstream().is_some_and(|id| !listed.contains(id))
+        });
+        let short = lacks_somebody && u64::from(self.result.upstream_count) * 2 < u64::from(lease.list_size);
         let confirmed = lease
             .doubted
             .as_ref()
             .is_some_and(|doubted| doubted.digest == digest && timing::between(doubted.at, now) >= LIST_AGE);
         self.believed = !short || confirmed;
+        self.doubted = None;
         if !self.believed {
             tracing::warn!(
                 listed = self.result.upstream_count,
@@ -304,7 +313,7 @@ impl Sync {
 
     fn next(&mut self, context: &mut Context<'_>) -> Step {
         if !self.has_time(context) {
-            self.stopped = !self.work.is_empty();
+            self.stopped |= !self.work.is_empty();
             return self.recount();
         }
         let Some(work) = self.work.pop_front() else {
@@ -312,12 +321,27 @@ impl Sync {
         };
         match work {
             Work::Retire(user) => {
-                let stem = user.user_id.stem();
+                let stem = user.stem.clone();
                 self.go(Phase::Rereading(user), Effect::ReadReservation(stem))
             }
             Work::Delete(ghost) => self.take_ghost(*ghost, context),
             Work::Resend(ghost) => self.resend(*ghost, context),
             Work::Forget(ghost) => self.forget(&ghost, context),
+            Work::Release(ghost) => {
+                let writes = vec![Write::Ghost {
+                    upstream: ghost.upstream.clone(),
+                    expect: Expect::Revision(ghost.rev),
+                    becomes: Change::Gone,
+                }];
+                self.write(
+                    "release",
+                    SlotsChange::None,
+                    writes,
+                    Vec::new(),
+                    Counted::Nothing,
+                    context.now,
+                )
+            }
             Work::Adopt(unknown) => {
                 let mut adoption = Adoption::new(self.author.clone(), unknown);
                 let next = adoption.advance(Input::Begin, context);
@@ -351,10 +375,11 @@ impl Sync {
         step: &str,
         slots: impl Into<SlotsChange>,
         writes: Vec<Write>,
+        audit: Vec<AuditEntry>,
         counted: Counted,
         at: Timestamp,
     ) -> Step {
-        let commit = self.author.commit(step, at, slots, writes, Vec::new());
+        let commit = self.author.commit(step, at, slots, writes, audit);
         self.go(Phase::Writing(counted), Effect::Commit(commit))
     }
 
@@ -366,7 +391,7 @@ impl Sync {
         if !timing::expired(reservation.until, context.now) {
             return self.next(context);
         }
-        let stem = user.user_id.stem();
+        let stem = user.stem.clone();
         let Inherited {
             after,
             ghosts,
@@ -413,7 +438,7 @@ impl Sync {
                 effect,
             ),
             Next::Done(Cleared::All { .. }) => {
-                let stem = user.user_id.stem();
+                let stem = user.stem.clone();
                 let mut writes: Vec<Write> = ghosts.iter().map(|ghost| accept(ghost, context.now)).collect();
                 writes.push(Write::User {
                     stem: stem.clone(),
@@ -435,7 +460,7 @@ impl Sync {
 
     /// Gives a place that could not be cleared back to whoever comes next.
     fn let_go(&mut self, mut user: UserRecord, context: &mut Context<'_>) -> Step {
-        let stem = user.user_id.stem();
+        let stem = user.stem.clone();
         let expect = Expect::Revision(user.rev);
         user.rev += 1;
         let UserState::Reserved(reservation) = &mut user.state else {
@@ -449,11 +474,12 @@ impl Sync {
         };
         let slots = Transition::of(0).holding(&stem, held).giving_up();
         let writes = vec![Write::User {
-            stem,
+            stem: stem.clone(),
             expect,
             becomes: Change::Put(Box::new(user)),
         }];
-        self.write("letgo", slots, writes, Counted::Nothing, context.now)
+        let audit = vec![self.author.audit(&stem, "place.given_up", &[])];
+        self.write("letgo", slots, writes, audit, Counted::Nothing, context.now)
     }
 
     /// Makes a due ghost this run's before its deletion is sent, so that nobody undoes it any more.
@@ -487,6 +513,7 @@ impl Sync {
                     "accepted",
                     SlotsChange::None,
                     writes,
+                    Vec::new(),
                     Counted::Repaired,
                     context.now,
                 )
@@ -533,6 +560,7 @@ impl Sync {
                     "resent",
                     SlotsChange::None,
                     writes,
+                    Vec::new(),
                     Counted::Repaired,
                     context.now,
                 )
@@ -554,6 +582,7 @@ impl Sync {
             "gone",
             SlotsChange::None,
             vec![put_ghost(ghost.rev, &gone)],
+            Vec::new(),
             Counted::Nothing,
             context.now,
         )
@@ -564,7 +593,8 @@ impl Sync {
             Next::Do(effect) => self.go(Phase::Adopting(Box::new(adoption)), effect),
             Next::Done(adopted) => {
                 self.author = adopted.author;
-                self.result.added += adopted.count;
+                self.result.added += count(adopted.ids.len());
+                self.stopped |= !adopted.finished;
                 self.next(context)
             }
         }
@@ -615,11 +645,22 @@ impl Sync {
     ) -> Step {
         let writes = vec![Write::Foreign {
             stem: foreign.upstream.stem(),
-            extra: foreign.extra.then(|| foreign.upstream.clone()),
+            slot: foreign.slot,
             expect: Expect::Revision(foreign.rev),
             becomes,
         }];
-        self.write("foreign", Transition::of(in_use), writes, counted, context.now)
+        let audit = match in_use {
+            0 => Vec::new(),
+            _ => vec![self.author.audit(&foreign.upstream.stem(), "place.vanished", &[])],
+        };
+        self.write(
+            "foreign",
+            Transition::of(in_use),
+            writes,
+            audit,
+            counted,
+            context.now,
+        )
     }
 
     // Counting again, to be sure.
@@ -723,6 +764,10 @@ fn plan(
                     work.push(Work::Delete(Box::new(ghost.clone())));
                 }
             }
+            // A plain id is not ours to mint: gone and listed again, it is a stranger's by now.
+            GhostState::Gone if is_listed && quiet && !ghost.upstream.is_minted() => {
+                work.push(Work::Release(Box::new(ghost.clone())));
+            }
             GhostState::Accepted | GhostState::Gone if is_listed && quiet => {
                 work.push(Work::Resend(Box::new(ghost.clone())));
             }
@@ -785,6 +830,7 @@ impl Machine for Sync {
             (Phase::Start, Input::Begin) => self.go(Phase::ReadingLease, Effect::ReadSync),
             (Phase::ReadingLease, Input::SyncRecord(record)) => self.take_lease(record, context),
             (Phase::TakingLease(lease), Input::Committed(CommitOutcome::Won)) => {
+                self.doubted.clone_from(&lease.doubted);
                 self.lease = Some(*lease);
                 let mut opening = Opening::new(self.author.clone(), self.max, self.counts);
                 let next = opening.advance(Input::Begin, context);

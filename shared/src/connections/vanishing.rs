@@ -1,10 +1,13 @@
 //! Finding out whether a user is really gone from SnapTrade.
 
+use jiff::Timestamp;
+
 use super::machine::{
     Author, Change, CommitOutcome, Context, Effect, Expect, Input, Machine, Next, SecretStanding, Transition,
     Write,
 };
 use super::records::UserRecord;
+use super::timing;
 
 /// Removes an active user whom SnapTrade no longer lets in. Neither a list nor an event is believed: SnapTrade has to
 /// refuse the user's own secret, naming it, while it accepts our own credentials before and after.
@@ -52,7 +55,7 @@ impl Vanishing {
     }
 
     fn remove(&mut self, context: &Context<'_>) -> Next<Vanished> {
-        let stem = self.user.user_id.stem();
+        let stem = self.user.stem.clone();
         let writes = vec![Write::User {
             stem: stem.clone(),
             expect: Expect::Revision(self.user.rev),
@@ -75,7 +78,12 @@ impl Machine for Vanishing {
     type Output = Vanished;
 
     fn advance(&mut self, input: Input, context: &mut Context<'_>) -> Next<Vanished> {
+        // The rest is three calls; a part of them proves nothing.
+        let in_time = timing::may_call(Timestamp::MAX, context.deadline, context.now);
         match (self.phase, input) {
+            (Phase::CheckingBefore | Phase::Probing | Phase::CheckingAfter, _) if !in_time => {
+                self.done(false)
+            }
             (Phase::Start, Input::Begin) if self.user.active().is_some() => {
                 self.phase = Phase::CheckingBefore;
                 Next::Do(Effect::ProbeCredentials)

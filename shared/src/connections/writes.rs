@@ -117,13 +117,13 @@ pub fn put_ghost(rev: u64, ghost: &Ghost) -> Write {
 pub fn remove(holder: &Holder) -> Write {
     match holder {
         Holder::User(user) => Write::User {
-            stem: user.user_id.stem(),
+            stem: user.stem.clone(),
             expect: Expect::Revision(user.rev),
             becomes: Change::Gone,
         },
         Holder::Foreign(foreign) => Write::Foreign {
             stem: foreign.upstream.stem(),
-            extra: foreign.extra.then(|| foreign.upstream.clone()),
+            slot: foreign.slot,
             expect: Expect::Revision(foreign.rev),
             becomes: Change::Gone,
         },
@@ -137,7 +137,7 @@ pub fn restore(holder: &Holder) -> Write {
         Holder::User(mut user) => {
             user.rev += 1;
             Write::User {
-                stem: user.user_id.stem(),
+                stem: user.stem.clone(),
                 expect: Expect::Absent,
                 becomes: Change::Put(Box::new(user)),
             }
@@ -146,7 +146,7 @@ pub fn restore(holder: &Holder) -> Write {
             foreign.rev += 1;
             Write::Foreign {
                 stem: foreign.upstream.stem(),
-                extra: foreign.extra.then(|| foreign.upstream.clone()),
+                slot: foreign.slot,
                 expect: Expect::Absent,
                 becomes: Change::Put(Box::new(foreign)),
             }

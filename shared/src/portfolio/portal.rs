@@ -274,7 +274,7 @@ impl<'a> Portal<'a> {
             at: now,
             reconnect: wish.reconnect.clone(),
         };
-        let data = UserData::new(self.app.store(), &self.tenant, &user.user_id.stem());
+        let data = UserData::new(self.app.store(), &self.tenant, &user.stem);
         self.connections
             .note_with(
                 &user,
@@ -327,7 +327,7 @@ impl<'a> Portal<'a> {
             upstream,
             credentials,
         } = Subject::open(self.connections, user).await?;
-        let data = UserData::new(self.app.store(), &self.tenant, &user.user_id.stem());
+        let data = UserData::new(self.app.store(), &self.tenant, &user.stem);
         let begun = self.connections.runner().now();
         let (snapshot, listed) = tokio::join!(
             data.snapshot(&upstream, begun),

@@ -114,7 +114,7 @@ impl<'a> Reader<'a> {
     ) -> Self {
         Self {
             connections,
-            data: UserData::new(app.store(), tenant, &subject.user.user_id.stem()),
+            data: UserData::new(app.store(), tenant, &subject.user.stem),
             // What is sent again is decided here: somebody waits, and a throttled call is better made later.
             client: app.snaptrade().once().with_deadline(deadline),
             subject,

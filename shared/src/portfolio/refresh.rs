@@ -410,7 +410,7 @@ impl<'a> Refresh<'a> {
         purpose: Purpose,
     ) -> Result<Refreshed, RefreshError> {
         let subject = Subject::open(self.connections, user).await?;
-        let data = UserData::new(self.app.store(), &self.tenant, &subject.user.user_id.stem());
+        let data = UserData::new(self.app.store(), &self.tenant, &subject.user.stem);
         let started = Instant::now();
         let mut snapshot = data.snapshot(&subject.upstream, self.now()).await?;
         let mut record = snapshot.refresh.clone();

@@ -115,7 +115,7 @@ pub async fn run(app: &App, tenant: &TenantId) -> Result<ScheduleReport, Failure
         .filter_map(|holder| match holder {
             Holder::User(user) if flag.is_on_for(&user.user_id) => {
                 let usable = user.active().is_some_and(|active| !active.secret_rejected);
-                usable.then(|| (user.user_id.stem(), user.user_id))
+                usable.then(|| (user.stem.clone(), user.user_id))
             }
             _ => None,
         })

@@ -8,7 +8,7 @@ mod keys;
 mod table;
 mod transaction;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
@@ -87,10 +87,13 @@ impl Store {
     /// [`StoreError::Unavailable`].
     pub async fn get_all(&self, keys: &[Key], now: Timestamp) -> Result<Vec<Item>, StoreError> {
         let mut found = Vec::with_capacity(keys.len());
+        // DynamoDB refuses a key that is named twice.
+        let mut named = HashSet::new();
+        let keys: Vec<&Key> = keys.iter().filter(|key| named.insert(*key)).collect();
         for hundred in keys.chunks(100) {
             let mut wanted = Some(
                 KeysAndAttributes::builder()
-                    .set_keys(Some(hundred.iter().map(Key::to_item).collect()))
+                    .set_keys(Some(hundred.iter().map(|key| key.to_item()).collect()))
                     .consistent_read(true)
                     .build()
                     .map_err(|error| StoreError::Unavailable(error.to_string()))?,

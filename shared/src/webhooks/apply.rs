@@ -187,7 +187,7 @@ async fn reread(
         Err(Failure::SecretRejected) => return Ok("secret rejected"),
         Err(failure) => return Err(failure.to_string()),
     };
-    let data = UserData::new(app.store(), tenant, &subject.user.user_id.stem());
+    let data = UserData::new(app.store(), tenant, &subject.user.stem);
     let now = connections.runner().now();
     let mut snapshot = data
         .snapshot(&subject.upstream, now)

@@ -17,16 +17,22 @@ impl Registration {
             return Self::refuse(refusal);
         };
         reservation.until = Timestamp::UNIX_EPOCH;
+        reservation.after = place.uncleared();
+        if !place.sent {
+            // An id that SnapTrade never saw need not be deleted there.
+            reservation.upstream = None;
+        }
         let held = HeldPlace {
             attempt: reservation.attempt.clone(),
             until: Timestamp::UNIX_EPOCH,
             kind: reservation.kind,
         };
-        let mut writes = vec![Write::User {
+        let mut writes = place.accepted_ghosts(context.now);
+        writes.push(Write::User {
             stem: self.stem.clone(),
             expect: Expect::Revision(place.record.rev),
             becomes: Change::Put(Box::new(record)),
-        }];
+        });
         if self.wish.intent == Intent::Hold {
             // The caller did not let it lapse: SnapTrade did.
             writes.push(Write::Hold {

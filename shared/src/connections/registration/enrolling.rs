@@ -4,7 +4,7 @@ use super::*;
 
 impl Registration {
     pub(super) fn enrol(&mut self, context: &mut Context<'_>) -> Step {
-        let Some(place) = &self.place else {
+        let Some(place) = &mut self.place else {
             return Self::refuse(Refusal::Busy);
         };
         let Some(upstream) = place.upstream() else {
@@ -13,10 +13,14 @@ impl Registration {
         if !timing::may_call(place.until(), context.deadline, context.now) {
             return self.give_up(Refusal::Snaptrade(Fault::Timeout), context);
         }
+        place.sent = true;
         self.go(Phase::Enrolling, Effect::Register(upstream, self.stem.clone()))
     }
 
     pub(super) fn enrolled(&mut self, enrolment: Enrolment, context: &mut Context<'_>) -> Step {
+        if let Some(place) = &mut self.place {
+            place.sent = matches!(enrolment, Enrolment::Done(_) | Enrolment::Unknown(_));
+        }
         match enrolment {
             Enrolment::Done(secret) => self.activate(secret, context),
             Enrolment::LimitReached => self.refused_for_the_limit(context),
@@ -79,6 +83,7 @@ impl Registration {
                 .after
                 .extend(ghost.as_ref().map(|ghost| ghost.upstream.clone()));
         }
+        place.sent = false;
         place.ghosts.extend(ghost);
         writes.push(Write::User {
             stem: self.stem.clone(),
@@ -102,6 +107,7 @@ impl Registration {
         self.activated_at = Some(context.now);
         let record = UserRecord {
             user_id: self.wish.user.clone(),
+            stem: self.stem.clone(),
             rev: place.record.rev + 1,
             created_at: context.now,
             protected: place.record.protected,
@@ -180,7 +186,8 @@ impl Registration {
         // The place was taken, and whoever took it has written down that this id must go. Where the activation was
         // refused for certain, deleting the id now only helps. Where its outcome was not known it may have been made,
         // and the user may have given way since: that eviction may still be undone, as long as nobody else deletes.
-        match upstream.filter(|_| !self.activation_unknown) {
+        let in_time = timing::may_call(Timestamp::MAX, context.deadline, context.now);
+        match upstream.filter(|_| in_time && !self.activation_unknown) {
             Some(upstream) => self.go(Phase::Withdrawing, Effect::Delete(upstream)),
             None => Self::refuse(Refusal::InProgress { retry_after: 2 }),
         }

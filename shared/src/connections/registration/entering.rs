@@ -36,7 +36,9 @@ impl Registration {
         {
             return Self::refuse(refusal);
         }
-        if let Some(foreign) = entry.foreign {
+        // A plain id is known under the user's own name; of ids minted here any will do.
+        let plain = entry.foreign.iter().find(|foreign| !foreign.upstream.is_minted());
+        if let Some(foreign) = plain.or(entry.foreign.first()).cloned() {
             if !foreign.upstream.is_minted() && self.wish.intent != Intent::Recreate {
                 return Self::refuse(Refusal::ExistsUpstream);
             }
@@ -94,11 +96,13 @@ impl Registration {
             return self.go(Phase::ReadingOwn, Effect::ReadReservation(self.stem.clone()));
         }
         match reservation.kind {
-            ReservationKind::Hold if wants_hold => Next::Done(Ok(Granted::Held {
-                until: Some(reservation.until),
-                eviction: None,
-                in_use,
-            })),
+            ReservationKind::Hold if wants_hold && reservation.until > context.now => {
+                Next::Done(Ok(Granted::Held {
+                    until: Some(reservation.until),
+                    eviction: None,
+                    in_use,
+                }))
+            }
             ReservationKind::Hold if reservation.until > context.now => {
                 self.use_hold(user, reservation, context)
             }
@@ -146,23 +150,28 @@ impl Registration {
         if slots.in_use < self.wish.max {
             return self.reserve_free(context);
         }
-        let expired = slots
-            .held
-            .iter()
-            .filter(|(_, held)| timing::expired(held.until, context.now))
-            .min_by_key(|(stem, held)| (held.until, (*stem).clone()));
-        if let Some((stem, _)) = expired {
-            let stem = stem.clone();
-            return self.go(Phase::ReadingExpired, Effect::ReadReservation(stem));
+        if let Some(stem) = expired_place(slots, context.now) {
+            return self.go(Phase::ReadingExpired(stem.clone()), Effect::ReadReservation(stem));
         }
         self.go(Phase::Nominating, Effect::ReadCandidates(self.wish.policy))
     }
 
     /// Whether `user` holds a place unused that this wish may use.
     pub(super) fn may_use(&self, user: &UserRecord) -> bool {
-        self.wish.intent == Intent::Register
+        self.wish.intent != Intent::Hold
             && user
                 .reservation()
                 .is_some_and(|reservation| reservation.kind == ReservationKind::Hold)
     }
+}
+
+/// The place whose holder ran out of time longest ago.
+pub(super) fn expired_place(slots: &Slots, now: Timestamp) -> Option<Stem> {
+    let expired = slots
+        .held
+        .iter()
+        .filter(|(_, held)| timing::expired(held.until, now));
+    expired
+        .min_by_key(|(stem, held)| (held.until, (*stem).clone()))
+        .map(|(stem, _)| stem.clone())
 }

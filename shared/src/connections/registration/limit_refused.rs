@@ -42,6 +42,7 @@ impl Registration {
             Next::Do(effect) => self.go(Phase::AdoptingForLimit(Box::new(adoption), list, roster), effect),
             Next::Done(adopted) => {
                 self.author = adopted.author;
+                self.count(&Transition::of(i32::try_from(adopted.ids.len()).unwrap_or(i32::MAX)).into());
                 self.make_room(&list, &roster, context)
             }
         }
@@ -171,6 +172,7 @@ impl Registration {
     ) -> Step {
         match outcome {
             CommitOutcome::Won => {
+                self.count(&Transition::of(-1).into());
                 self.place = Some(place);
                 self.evictions += 1;
                 self.eviction.get_or_insert(eviction);

@@ -23,7 +23,7 @@ use super::adoption::{Adopted, Adoption};
 use super::clearing::{Cleared, Clearing, SHORT_WAIT};
 use super::machine::{
     Author, Change, Commit, CommitOutcome, Context, Effect, Enrolment, Entry, Expect, Fault, Guard, Input,
-    Machine, Next, Obstacle, Roster, Transition, Write,
+    Machine, Next, Obstacle, Roster, SlotsChange, Transition, Write,
 };
 use super::opening::{Opened, Opening, unknown_ids};
 use super::policy::{self, Reason};
@@ -167,7 +167,7 @@ pub struct Registration {
     place: Option<Place>,
     eviction: Option<Eviction>,
     evictions: u32,
-    excluded: Option<Holder>,
+    excluded: BTreeSet<UpstreamId>,
     retired_own: bool,
     renamed: bool,
     waited_for_rate: bool,
@@ -189,7 +189,8 @@ enum Phase {
     /// The user's own place is being read, which ran out of time.
     ReadingOwn,
     /// Another user's place is being read, which ran out of time.
-    ReadingExpired,
+    ReadingExpired(Stem),
+    Forgetting,
     Nominating,
     Clearing(Box<Clearing>),
     Undoing(Fault),
@@ -223,7 +224,7 @@ impl Registration {
             place: None,
             eviction: None,
             evictions: 0,
-            excluded: None,
+            excluded: BTreeSet::new(),
             retired_own: false,
             renamed: false,
             waited_for_rate: false,
@@ -277,20 +278,24 @@ impl Machine for Registration {
                     Effect::Commit(commit),
                 )
             }
-            (Phase::Reserving(place, ..), Input::Committed(outcome)) => {
-                self.reserved(*place, outcome, context)
+            (Phase::Reserving(place, commit, _), Input::Committed(outcome)) => {
+                self.reserved(*place, &commit, outcome, context)
             }
+            (Phase::Forgetting, Input::Committed(_)) => self.look(),
             (Phase::ReadingOwn, Input::Reservation(Some(user), ghosts))
                 if user.is_expired(context.now) || self.may_use(&user) =>
             {
                 self.take_over(&user, &ghosts, context)
             }
-            (Phase::ReadingExpired, Input::Reservation(Some(user), ghosts))
+            (Phase::ReadingExpired(_), Input::Reservation(Some(user), ghosts))
                 if user.is_expired(context.now) =>
             {
                 self.take_expired(&user, &ghosts, context)
             }
-            (Phase::ReadingOwn | Phase::ReadingExpired, Input::Reservation(..)) => self.look(),
+            (Phase::ReadingExpired(stem), Input::Reservation(None, _)) => {
+                self.forget_reservation(&stem, context)
+            }
+            (Phase::ReadingOwn | Phase::ReadingExpired(_), Input::Reservation(..)) => self.look(),
             (Phase::Nominating, Input::Candidates(candidates)) => self.evict(&candidates, context),
             (Phase::Clearing(mut clearing), input) => {
                 let next = clearing.advance(input, context);
@@ -326,6 +331,12 @@ impl Machine for Registration {
             (Phase::NominatingForLimit, Input::Candidates(candidates)) => self.shrink(&candidates, context),
             (Phase::Shrinking(place, eviction), Input::Committed(outcome)) => {
                 self.shrunk(*place, eviction, &outcome, context)
+            }
+            // Only a place that was settled is kept.
+            (Phase::Ending(Refusal::DeletionPending { .. }), Input::Committed(outcome))
+                if outcome != CommitOutcome::Won =>
+            {
+                Self::refuse(Refusal::Busy)
             }
             (Phase::Ending(refusal), _) => Self::refuse(refusal),
             _ => Self::refuse(Refusal::Busy),

@@ -90,7 +90,7 @@ impl Registration {
             self.author.audit(&victim.stem(), "user.restored", &[]),
         ];
         let commit = self.author.commit("undo", context.now, slots, writes, audit);
-        self.excluded = Some(victim);
+        self.excluded.insert(upstream.clone());
         self.go(Phase::Undoing(fault), Effect::Commit(commit))
     }
 

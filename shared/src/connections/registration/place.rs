@@ -11,6 +11,8 @@ pub(super) struct Place {
     pub(super) ghosts: Vec<Ghost>,
     /// Those whose deletion SnapTrade accepted.
     pub(super) cleared: BTreeSet<UpstreamId>,
+    /// Whether the id that it registers was sent to SnapTrade and not refused for certain.
+    pub(super) sent: bool,
 }
 
 impl Place {
@@ -19,6 +21,7 @@ impl Place {
             record,
             ghosts,
             cleared: BTreeSet::new(),
+            sent: false,
         }
     }
 
@@ -47,9 +50,13 @@ impl Place {
             .collect()
     }
 
-    /// The ghosts as they are once SnapTrade has accepted their deletion, with what has to be there before.
+    /// The ghosts whose deletion SnapTrade has accepted, as they are then, with what has to be there before.
     pub(super) fn accepted_ghosts(&self, now: Timestamp) -> Vec<Write> {
-        self.ghosts.iter().map(|ghost| accept(ghost, now)).collect()
+        let cleared = self
+            .ghosts
+            .iter()
+            .filter(|ghost| self.cleared.contains(&ghost.upstream));
+        cleared.map(|ghost| accept(ghost, now)).collect()
     }
 }
 

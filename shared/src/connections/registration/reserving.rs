@@ -1,6 +1,7 @@
 //! The ways to a place, each one reservation: a free place, the user's own from before, one whose holder ran out of
 //! time, one that a stranger's id stands in, or that of a user who gives way.
 
+use super::entering::expired_place;
 use super::*;
 
 impl Registration {
@@ -16,6 +17,7 @@ impl Registration {
         };
         UserRecord {
             user_id: self.wish.user.clone(),
+            stem: self.stem.clone(),
             rev: self.author.attempt.first_revision(),
             created_at: context.now,
             protected: false,
@@ -73,11 +75,16 @@ impl Registration {
             expect,
             becomes: Change::Put(Box::new(place.record.clone())),
         });
+        let lost: Vec<_> = release
+            .iter()
+            .map(|stem| self.author.audit(stem, "place.lost", &[]))
+            .collect();
         let slots = Transition {
             release,
             ..Transition::of(in_use).guarded(guard).holding(&self.stem, held)
         };
         let mut audit = vec![self.author.audit(&self.stem, action, detail)];
+        audit.extend(lost);
         if let Some(victim) = place.ghosts.iter().find_map(|ghost| ghost.was.as_deref()) {
             // The one who gave way has the same line in their own trail.
             audit.push(self.author.audit(&victim.stem(), "user.evicted", detail));
@@ -93,7 +100,7 @@ impl Registration {
     pub(super) fn no_foreign(&self) -> Write {
         Write::Foreign {
             stem: self.stem.clone(),
-            extra: None,
+            slot: 0,
             expect: Expect::Absent,
             becomes: Change::Same,
         }
@@ -123,7 +130,7 @@ impl Registration {
         let writes = vec![
             Write::Foreign {
                 stem: self.stem.clone(),
-                extra: foreign.extra.then(|| foreign.upstream.clone()),
+                slot: foreign.slot,
                 expect: Expect::Revision(foreign.rev),
                 becomes: Change::Gone,
             },
@@ -174,6 +181,7 @@ impl Registration {
         }
         let mut record = self.reservation(Vec::new(), context);
         record.rev = user.rev + 1;
+        record.protected = user.protected;
         if let UserState::Reserved(mine) = &mut record.state {
             mine.until = mine.until.max(reservation.until);
         }
@@ -230,7 +238,7 @@ impl Registration {
         let Some((record, ghosts, mut writes)) = self.taken(old, ghosts, context) else {
             return Self::refuse(Refusal::Busy);
         };
-        let theirs = old.user_id.stem();
+        let theirs = old.stem.clone();
         writes.push(Write::User {
             stem: theirs.clone(),
             expect: Expect::Revision(old.rev),
@@ -268,6 +276,10 @@ impl Registration {
         let Some(slots) = self.slots.clone() else {
             return self.look();
         };
+        // Time has passed since the places were read.
+        if let Some(stem) = expired_place(&slots, context.now) {
+            return self.go(Phase::ReadingExpired(stem.clone()), Effect::ReadReservation(stem));
+        }
         let eligible = self.without_excluded(candidates);
         let Some((victim, reason)) = policy::choose(self.wish.policy, &eligible) else {
             let soonest = slots
@@ -283,6 +295,10 @@ impl Registration {
         let Some(upstream) = victim.upstream().cloned() else {
             return self.look();
         };
+        if victim.stem() == self.stem {
+            // Another request of the same user has got here in between, or its own id was listed; that goes first.
+            return self.look();
+        }
         let ghost = self.ghost(&upstream, Some(victim.clone()), context.now);
         let eviction = Eviction {
             user_id: victim.shown_user_id().to_owned(),
@@ -312,10 +328,10 @@ impl Registration {
     }
 
     pub(super) fn without_excluded(&self, candidates: &[Holder]) -> Vec<Holder> {
-        let excluded = self.excluded.as_ref().and_then(Holder::upstream);
+        let excluded = |holder: &&Holder| holder.upstream().is_some_and(|id| self.excluded.contains(id));
         candidates
             .iter()
-            .filter(|holder| excluded.is_none() || holder.upstream() != excluded)
+            .filter(|holder| !excluded(holder))
             .cloned()
             .collect()
     }
@@ -323,37 +339,55 @@ impl Registration {
     pub(super) fn reserved(
         &mut self,
         place: Place,
+        commit: &Commit,
         outcome: CommitOutcome,
         context: &mut Context<'_>,
     ) -> Step {
-        match outcome {
-            CommitOutcome::Won => {
-                if let Some(slots) = &mut self.slots
-                    && self.eviction.is_none()
-                    && slots.in_use < self.wish.max
-                    && place.owed().is_empty()
-                {
-                    slots.in_use += 1;
-                }
-                self.place = Some(place);
-                self.clear(context)
-            }
-            CommitOutcome::Unknown => Self::refuse(Refusal::Busy),
-            CommitOutcome::Lost(obstacles) => {
-                self.eviction = None;
-                let mine = obstacles.iter().any(|obstacle| {
-                    matches!(obstacle, Obstacle::User(_, Some(user))
-                        if user.reservation().is_some_and(|r| r.attempt == self.author.attempt))
-                });
-                if mine {
-                    self.place = Some(place);
-                    return self.clear(context);
-                }
-                // Those who lost to the same winner would meet again; the attempt's own name spreads them out.
-                let spread = self.author.attempt.first_revision() >> (3 * self.rounds.min(8));
-                let pause = Duration::from_millis((10 + spread % 60) * u64::from(self.rounds));
-                self.go(Phase::PausingBeforeLooking, Effect::Wait(pause))
-            }
+        let obstacles = match outcome {
+            CommitOutcome::Won => Vec::new(),
+            CommitOutcome::Unknown => return Self::refuse(Refusal::Busy),
+            CommitOutcome::Lost(obstacles) => obstacles,
+        };
+        let mine = obstacles.iter().any(|obstacle| {
+            matches!(obstacle, Obstacle::User(_, Some(user))
+                if user.reservation().is_some_and(|r| r.attempt == self.author.attempt))
+        });
+        if mine || obstacles.is_empty() {
+            self.count(&commit.slots);
+            self.place = Some(place);
+            return self.clear(context);
         }
+        self.eviction = None;
+        // An id that is a ghost already is on its way out; somebody else has to give way.
+        self.excluded
+            .extend(obstacles.into_iter().filter_map(|obstacle| match obstacle {
+                Obstacle::Ghost(id) => Some(id),
+                _ => None,
+            }));
+        // Those who lost to the same winner would meet again; the attempt's own name spreads them out.
+        let spread = self.author.attempt.first_revision() >> (3 * self.rounds.min(8));
+        let pause = Duration::from_millis((10 + spread % 60) * u64::from(self.rounds));
+        self.go(Phase::PausingBeforeLooking, Effect::Wait(pause))
+    }
+
+    /// Keeps count of the places that this attempt takes and frees, for the answer.
+    pub(super) fn count(&mut self, change: &SlotsChange) {
+        if let (Some(slots), SlotsChange::Transition(transition)) = (&mut self.slots, change) {
+            slots.in_use = slots.in_use.saturating_add_signed(transition.in_use);
+        }
+    }
+
+    /// Forgets a reservation that stands among the places and nowhere else.
+    pub(super) fn forget_reservation(&mut self, stem: &Stem, context: &Context<'_>) -> Step {
+        let Some(slots) = &self.slots else {
+            return self.look();
+        };
+        let change = Transition::of(0)
+            .guarded(Guard::Revision(slots.rev))
+            .releasing(stem);
+        let commit = self
+            .author
+            .commit("forget", context.now, change, Vec::new(), Vec::new());
+        self.go(Phase::Forgetting, Effect::Commit(commit))
     }
 }
