@@ -104,10 +104,9 @@ async fn journey(directory: &Path) {
         }
     }
     world.fault("registerUser", "commit_then_timeout", 1).await;
-    world.register("hal").await;
-    secrets.of_users(directory);
     world.fault("login", "timeout", 1).await;
-    world.connection_url("hal", json!({})).await;
+    tokio::join!(world.register("hal"), world.connection_url("fay", json!({})));
+    secrets.of_users(directory);
     world.dynamodb().fail_next(8, berth_local::Fault::LostAnswer);
     world.register("ivy").await;
     world.dynamodb().fail_next(20, berth_local::Fault::Error500);

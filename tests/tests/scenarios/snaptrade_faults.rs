@@ -24,6 +24,9 @@ struct Case {
 const LASTING: u32 = 100;
 
 const REGISTERED: (u16, &str) = (201, "");
+const NO_ANSWER: (u16, &str) = (504, "upstream_timeout");
+const ERROR: (u16, &str) = (502, "upstream_error");
+const THROTTLED: (u16, &str) = (429, "rate_limited");
 
 fn case(operation: &'static str, fault: Value, times: u32, answer: (u16, &'static str)) -> Case {
     Case {
@@ -146,7 +149,7 @@ fn named(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_registration_survives_one_failed_call() {
+async fn a_registration_survives_one_failed_call_and_leaves_nothing_where_all_fail() {
     let once = [
         json!({"kind": "slow", "delay_ms": 2_000}),
         kind("timeout"),
@@ -155,88 +158,48 @@ async fn a_registration_survives_one_failed_call() {
         status(500),
         status(503),
         kind("limit_reached"),
+    ]
+    .map(|fault| case("registerUser", fault, 1, REGISTERED));
+    let register = |fault, answer| case("registerUser", fault, LASTING, answer);
+    let lasting = vec![
+        register(kind("timeout"), NO_ANSWER),
+        register(kind("commit_then_timeout"), NO_ANSWER),
+        register(kind("malformed"), ERROR),
+        register(status(500), ERROR),
+        register(status(503), ERROR),
+        register(status(401), ERROR),
+        register(status(429), THROTTLED),
+        case("*", kind("timeout"), LASTING, NO_ANSWER),
     ];
-    let cases = once
-        .into_iter()
-        .map(|fault| case("registerUser", fault, 1, REGISTERED))
-        .collect();
-    side_by_side(named(cases, &[Then::Sync], |case, then| {
-        Box::pin(newcomer(case, then))
-    }))
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_registration_that_fails_for_good_leaves_nothing_and_the_next_one_succeeds() {
-    let cases = vec![
-        case(
-            "registerUser",
-            kind("timeout"),
-            LASTING,
-            (504, "upstream_timeout"),
-        ),
-        case(
-            "registerUser",
-            kind("commit_then_timeout"),
-            LASTING,
-            (504, "upstream_timeout"),
-        ),
-        case(
-            "registerUser",
-            kind("malformed"),
-            LASTING,
-            (502, "upstream_error"),
-        ),
-        case("registerUser", status(500), LASTING, (502, "upstream_error")),
-        case("registerUser", status(503), LASTING, (502, "upstream_error")),
-        case("registerUser", status(401), LASTING, (502, "upstream_error")),
-        case("registerUser", status(429), LASTING, (429, "rate_limited")),
-        case("*", kind("timeout"), LASTING, (504, "upstream_timeout")),
-    ];
-    let scenarios = named(cases, &[Then::Again, Then::Sync], |case, then| {
-        Box::pin(newcomer(case, then))
-    });
+    let run = |case, then| -> BoxFuture<'static, ()> { Box::pin(newcomer(case, then)) };
+    let mut scenarios = named(once.to_vec(), &[Then::Sync], run);
+    scenarios.extend(named(lasting, &[Then::Again, Then::Sync], run));
     side_by_side(scenarios).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn making_room_survives_one_failed_call() {
+async fn making_room_survives_one_failed_call_and_is_put_right_where_all_fail() {
     let once = [
         json!({"kind": "slow", "delay_ms": 2_000}),
         kind("timeout"),
         kind("commit_then_timeout"),
         kind("malformed"),
         status(500),
+    ]
+    .map(|fault| case("deleteUser", fault, 1, REGISTERED));
+    let delete = |fault, answer| case("deleteUser", fault, LASTING, answer);
+    let lasting = vec![
+        delete(kind("timeout"), NO_ANSWER),
+        delete(kind("commit_then_timeout"), NO_ANSWER),
+        delete(kind("malformed"), ERROR),
+        delete(status(500), ERROR),
+        delete(status(401), ERROR),
+        delete(status(429), THROTTLED),
+        case("*", kind("timeout"), LASTING, NO_ANSWER),
     ];
-    let cases = once
-        .into_iter()
-        .map(|fault| case("deleteUser", fault, 1, REGISTERED))
-        .collect();
-    side_by_side(named(cases, &[Then::Sync], |case, then| {
-        Box::pin(at_the_limit(case, then))
-    }))
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn where_room_cannot_be_made_for_good_the_next_try_or_the_sync_puts_it_right() {
-    let cases = vec![
-        case("deleteUser", kind("timeout"), LASTING, (504, "upstream_timeout")),
-        case(
-            "deleteUser",
-            kind("commit_then_timeout"),
-            LASTING,
-            (504, "upstream_timeout"),
-        ),
-        case("deleteUser", kind("malformed"), LASTING, (502, "upstream_error")),
-        case("deleteUser", status(500), LASTING, (502, "upstream_error")),
-        case("deleteUser", status(401), LASTING, (502, "upstream_error")),
-        case("deleteUser", status(429), LASTING, (429, "rate_limited")),
-        case("*", kind("timeout"), LASTING, (504, "upstream_timeout")),
-    ];
-    let scenarios = named(cases, &[Then::Again, Then::Sync], |case, then| {
-        Box::pin(at_the_limit(case, then))
-    });
+    let run = |case, then| -> BoxFuture<'static, ()> { Box::pin(at_the_limit(case, then)) };
+    let mut scenarios = named(once.to_vec(), &[Then::Sync], run);
+    scenarios.extend(named(lasting, &[Then::Again, Then::Sync], run));
     side_by_side(scenarios).await;
 }
 
@@ -364,78 +327,32 @@ async fn a_limit_that_refuses_a_second_user_too() {
     world.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_snaptrade_does_late_or_not_at_all_is_put_right() {
-    side_by_side(vec![
-        ("a late registration".to_owned(), Box::pin(a_late_registration())),
-        ("a late deletion".to_owned(), Box::pin(a_late_deletion())),
-        (
-            "ten seconds to delete".to_owned(),
-            Box::pin(a_deletion_that_takes_ten_seconds()),
-        ),
-        (
-            "minutes to delete".to_owned(),
-            Box::pin(a_deletion_that_takes_minutes()),
-        ),
-        (
-            "a limit below ours".to_owned(),
-            Box::pin(a_limit_at_snaptrade_below_ours()),
-        ),
-        (
-            "a limit that is never lifted".to_owned(),
-            Box::pin(a_limit_that_is_never_lifted()),
-        ),
-        (
-            "two for one place".to_owned(),
-            Box::pin(a_limit_that_refuses_a_second_user_too()),
-        ),
-    ])
-    .await;
+/// Without SnapTrade's list nothing is changed, and whoever needs it learns why.
+async fn a_list_that_cannot_be_had(fault: Value, expected: (u16, &'static str)) {
+    let world = World::start().await;
+    world.registered(&["ada", "bob"]).await;
+    world
+        .delete_behind_our_back(&world.upstream_id("bob").await)
+        .await;
+    world.register_behind_our_back("stranger").await;
+    case("listUsers", fault, LASTING, expected).begin(&world).await;
+    let answers = tokio::join!(
+        world.sync(),
+        world.operators_status(),
+        world.add_user(json!({"user_id": "stranger"}))
+    );
+    for answer in [answers.0, answers.1, answers.2] {
+        answer.problem(expected.0, expected.1);
+    }
+    // Users need no list.
+    world.status("ada").await.with_status(200);
+    world.register("ada").await.with_status(200);
+    world.settle().await;
+    world.assert_exactly(&["ada", "stranger"]).await;
+    world.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_snaptrades_list_nothing_is_changed_and_the_caller_learns_why() {
-    let one = |fault: Value, expected: (u16, &'static str)| async move {
-        let world = World::start().await;
-        world.registered(&["ada", "bob"]).await;
-        world
-            .delete_behind_our_back(&world.upstream_id("bob").await)
-            .await;
-        world.register_behind_our_back("stranger").await;
-        case("listUsers", fault, LASTING, expected).begin(&world).await;
-        world.sync().await.problem(expected.0, expected.1);
-        world.operators_status().await.problem(expected.0, expected.1);
-        let add = world.add_user(json!({"user_id": "stranger"})).await;
-        add.problem(expected.0, expected.1);
-        // Users need no list.
-        world.status("ada").await.with_status(200);
-        world.register("ada").await.with_status(200);
-        world.settle().await;
-        world.assert_exactly(&["ada", "stranger"]).await;
-        world.stop().await;
-    };
-    let error = (502, "upstream_error");
-    side_by_side(vec![
-        ("500".to_owned(), Box::pin(one(status(500), error))),
-        ("401".to_owned(), Box::pin(one(status(401), error))),
-        ("malformed".to_owned(), Box::pin(one(kind("malformed"), error))),
-        (
-            "timeout".to_owned(),
-            Box::pin(one(kind("timeout"), (504, "upstream_timeout"))),
-        ),
-        (
-            "rate limit".to_owned(),
-            Box::pin(one(
-                json!({"kind": "rate_limited", "retry_after": 7}),
-                (429, "rate_limited"),
-            )),
-        ),
-    ])
-    .await;
-}
-
-#[tokio::test]
-async fn deleting_and_recreating_through_faults_ends_as_it_was_meant() {
+async fn deletions_and_recreations_that_fail() {
     let world = World::with_limit(3).await;
     world.registered(&["ada", "bob", "cy"]).await;
     world.fail_with("deleteUser", 500, LASTING).await;
@@ -467,4 +384,40 @@ async fn deleting_and_recreating_through_faults_ends_as_it_was_meant() {
     world.settle().await;
     world.assert_exactly(&["bob", "cy"]).await;
     world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_snaptrade_does_late_or_not_at_all_is_put_right() {
+    fn scenario(
+        name: &str,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) -> (String, BoxFuture<'static, ()>) {
+        (name.to_owned(), Box::pin(work))
+    }
+    let rate_limited = json!({"kind": "rate_limited", "retry_after": 7});
+    side_by_side(vec![
+        scenario("a late registration", a_late_registration()),
+        scenario("a late deletion", a_late_deletion()),
+        scenario("ten seconds to delete", a_deletion_that_takes_ten_seconds()),
+        scenario("minutes to delete", a_deletion_that_takes_minutes()),
+        scenario("a limit below ours", a_limit_at_snaptrade_below_ours()),
+        scenario("a limit that is never lifted", a_limit_that_is_never_lifted()),
+        scenario("two for one place", a_limit_that_refuses_a_second_user_too()),
+        scenario("deletions that fail", deletions_and_recreations_that_fail()),
+        scenario("list 500", a_list_that_cannot_be_had(status(500), ERROR)),
+        scenario("list 401", a_list_that_cannot_be_had(status(401), ERROR)),
+        scenario(
+            "list malformed",
+            a_list_that_cannot_be_had(kind("malformed"), ERROR),
+        ),
+        scenario(
+            "list timeout",
+            a_list_that_cannot_be_had(kind("timeout"), NO_ANSWER),
+        ),
+        scenario(
+            "list throttled",
+            a_list_that_cannot_be_had(rate_limited, THROTTLED),
+        ),
+    ])
+    .await;
 }
