@@ -246,9 +246,9 @@ impl<'a> Portal<'a> {
     }
 
     /// A link to the portal for `user`. The table is written once, before SnapTrade is asked: the audit trail, the
-    /// time at which the user was seen, and the visit, by which its outcome is told later. SnapTrade is asked once; once
-    /// more before that where a connection is to be repaired, and once more after it where reading will do and the
-    /// brokerage named offers nothing else.
+    /// time at which the user was seen, and the visit, by which its outcome is told later. SnapTrade is asked for the
+    /// link, and asked again where it fails; once before that where a connection is to be repaired, and once after it
+    /// where reading will do and the brokerage offers nothing else.
     ///
     /// # Errors
     /// [`PortalError`].
@@ -258,9 +258,9 @@ impl<'a> Portal<'a> {
             upstream,
             credentials,
         } = Subject::open(self.connections, user).await?;
-        let client = self.app.snaptrade().once();
+        let client = self.app.snaptrade();
         if let Some(reconnect) = &wish.reconnect {
-            let listed = match client.list_connections(&credentials).await {
+            let listed = match client.once().list_connections(&credentials).await {
                 Ok(listed) => listed,
                 Err(error) => return Err(self.failed(&user, error).await),
             };
@@ -291,7 +291,7 @@ impl<'a> Portal<'a> {
         let mut request = wish.login_request();
         let mut answer = client.login(&credentials, &request).await;
         if wish.or_read
-            && wish.broker.is_some()
+            && (wish.broker.is_some() || wish.reconnect.is_some())
             && matches!(&answer, Err(error) if error.kind == ErrorKind::Invalid)
         {
             request.connection_type = Some(ConnectionType::Read);

@@ -112,8 +112,12 @@ async fn a_user_connects_a_brokerage_and_sees_what_it_holds() {
         refreshed(&world, "ada", &account).await["connection_state"],
         "broken"
     );
-    let wish = json!({"reconnect": connection, "connection_type": "read"});
-    world.connection_url("ada", wish).await.with_status(200);
+    let wish = json!({"reconnect": connection});
+    let repair = world.connection_url("ada", wish).await.with_status(200);
+    assert_eq!(
+        repair["connection_type"], "read",
+        "the brokerage offers nothing else"
+    );
     world
         .sandbox(&format!("connections/{connection}/fix"), json!({}))
         .await;
@@ -248,10 +252,14 @@ async fn a_user_whom_snaptrade_forgot_registers_again_in_the_same_place() {
 }
 
 #[tokio::test]
-async fn a_login_that_fails_is_told() {
+async fn a_failed_login_is_sent_again_and_a_lasting_failure_is_told() {
     let world = World::start().await;
     world.without_events().await;
     world.registered(&["ada"]).await;
+    world.fail_with("login", 500, 1).await;
+    world.connection_url("ada", json!({})).await.with_status(200);
+    world.fault("login", "malformed", 1).await;
+    world.connection_url("ada", json!({})).await.with_status(200);
     world.fail_with("login", 503, 100).await;
     world
         .connection_url("ada", json!({}))
