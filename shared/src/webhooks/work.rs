@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn an_event_of_another_registration_is_ignored() {
         let user: UserRecord = serde_json::from_value(json!({
-            "user_id": "ada", "rev": 1, "created_at": "2026-11-21T10:00:00Z", "protected": false, "state": "active",
+            "user_id": "ada", "stem": "ada", "rev": 1, "created_at": "2026-11-21T10:00:00Z", "protected": false, "state": "active",
             "upstream": "ada~bbbbbbbbbbbb", "secret": {"key_id": "k", "sealed": "s"},
             "last_active_at": "2026-11-21T10:00:00Z", "connections": 0, "broken": false, "secret_rejected": false,
         }))
