@@ -356,19 +356,19 @@ async fn a_snaptrade_that_never_answers_is_told_in_time_and_the_next_try_works()
 
     world.fault("*", "timeout", 0).await;
     world.fault("loginSnapTradeUser", "commit_then_timeout", 1).await;
-    let lost = world.post("ada", "connection-url", json!({})).await;
-    lost.refused(504, "upstream_timeout");
+    // An unused link has no effect, so it is asked for once more.
     world.post("ada", "connection-url", json!({})).await.is(200);
     for (kind, status, code) in [
         ("malformed", 502, "upstream_error"),
         ("rate_limited", 429, "rate_limited"),
         ("limit_reached", 409, "connection_limit_reached"),
     ] {
-        world.fault("loginSnapTradeUser", kind, 1).await;
+        world.fault("loginSnapTradeUser", kind, 100).await;
         world
             .post("ada", "connection-url", json!({}))
             .await
             .refused(status, code);
+        world.fault("*", kind, 0).await;
     }
 }
 

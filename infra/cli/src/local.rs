@@ -28,6 +28,15 @@ pub(crate) struct LocalArgs {
     /// DynamoDB's port [default: 9003, a free one for the tour]
     #[arg(long)]
     dynamodb_port: Option<u16>,
+    /// Taken, so that a start made for the whole stack works; the access sandboxes are not here yet
+    #[arg(long, value_name = "PORT")]
+    access_port: Option<u16>,
+    /// Taken, so that a start made for the whole stack works; the mail server is not here yet
+    #[arg(long, value_name = "PORT")]
+    mail_port: Option<u16>,
+    /// Taken, so that a start made for the whole stack works; the access sync is not here yet
+    #[arg(long, value_name = "FILE")]
+    access_config: Option<std::path::PathBuf>,
     /// Keep the data in memory, not in .berth/
     #[arg(long, conflicts_with = "reset")]
     memory: bool,
@@ -93,6 +102,21 @@ fn snaptrade() -> impl TypedValueParser<Value = SnapTrade> {
 }
 
 /// Runs the stack until it is told to stop, or does what the options ask for instead.
+impl LocalArgs {
+    /// The options that were given and have no effect, and which part it is that they are for.
+    fn not_here_yet(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let given = [
+            self.access_port
+                .map(|_| ("--access-port", "the access sandboxes are")),
+            self.mail_port.map(|_| ("--mail-port", "the mail server is")),
+            self.access_config
+                .as_ref()
+                .map(|_| ("--access-config", "the access sync is")),
+        ];
+        given.into_iter().flatten()
+    }
+}
+
 pub(crate) async fn run(global: &Global, args: &LocalArgs) -> Exit {
     let outcome = if args.reset {
         berth_local::empty_data(&global.data_directory()).map(|()| Exit::Success)
@@ -114,6 +138,9 @@ async fn serve(global: &Global, args: &LocalArgs) -> Result<Exit, StartError> {
         log_level(&settings)
     };
     logs::init_text(level);
+    for (option, part) in args.not_here_yet() {
+        tracing::warn!("{option} has no effect: {part} not here yet");
+    }
     // Listened for before anything starts, so that a stop that comes early is not lost.
     let stop = stop_signal();
     let mut stop = std::pin::pin!(stop);

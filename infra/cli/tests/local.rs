@@ -51,6 +51,23 @@ fn signal(child: &Child, name: &str) {
 }
 
 #[test]
+fn a_start_made_for_the_whole_stack_works_and_says_what_is_not_here_yet() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut child, _, ready) = start(
+        directory.path(),
+        &["--memory", "--access-port", "0", "--mail-port", "0"],
+    );
+    assert!(ready.starts_with("ready "), "{ready}");
+    signal(&child, "-INT");
+    assert!(child.wait().unwrap().success());
+    let mut log = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    for option in ["--access-port has no effect", "--mail-port has no effect"] {
+        assert!(log.contains(option), "{log}");
+    }
+}
+
+#[test]
 fn a_stack_says_where_it_is_and_stops_cleanly_on_either_signal() {
     let directory = tempfile::tempdir().unwrap();
     for name in ["-INT", "-TERM"] {

@@ -105,3 +105,84 @@ async fn operators_add_users_that_snaptrade_knows_with_their_age() {
     world.assert_exactly(&["ada", "bob"]).await;
     world.stop().await;
 }
+
+#[tokio::test]
+async fn of_several_listed_ids_of_one_user_each_can_be_found_and_the_right_one_gives_way() {
+    let world = World::with_limit(3).await;
+    let (first, second) = ("ada~aaaaaaaaaaaa", "ada~bbbbbbbbbbbb");
+    world.register_behind_our_back(first).await;
+    world.register_behind_our_back(second).await;
+    world.sync().await.with_status(200);
+    assert_eq!(world.tracked().await.len(), 2);
+    // Registering takes the place of one of them, and leaves the other alone.
+    let answer = world.register("ada").await.with_status(201);
+    assert_eq!(
+        (&answer["evicted"], &answer["slots"]["in_use"]),
+        (&Value::Null, &json!(2))
+    );
+    world.protect("ada").await;
+    let listed = world.at_snaptrade().await;
+    assert!(
+        listed.contains(&second.to_owned()) && !listed.contains(&first.to_owned()),
+        "{listed:?}"
+    );
+    // The oldest is the one that is left of them, not the user who goes by the same name.
+    world.delete_oldest().await.with_status(200);
+    assert_eq!(world.at_snaptrade().await, [world.upstream_id("ada").await]);
+    world.assert_exactly(&["ada"]).await;
+    world.assert_secret_works("ada").await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn an_operator_reaches_an_adopted_user_whose_own_id_is_hidden() {
+    let world = World::start().await;
+    world.registered(&["ada@example.com", "bob"]).await;
+    world.lose_the_table().await;
+    world.sync().await.with_status(200);
+    let hidden = world.tracked().await[0].clone();
+    let (shown, upstream) = (
+        hidden["user_id"].as_str().unwrap(),
+        hidden["upstream_id"].as_str().unwrap(),
+    );
+    assert!(!shown.contains("ada"), "{shown}");
+    let changed = world
+        .change_user(shown, json!({"protected": true}))
+        .await
+        .with_status(200);
+    assert_eq!(changed["protected"], true);
+    // The oldest is protected now, so the next one goes.
+    world.delete_oldest().await.with_status(200);
+    world
+        .change_user(upstream, json!({"protected": false}))
+        .await
+        .with_status(200);
+    world.delete_user(upstream).await.with_status(200);
+    assert!(world.at_snaptrade().await.is_empty());
+    assert!(world.tracked().await.is_empty());
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn adding_a_user_to_a_lost_table_says_that_it_is_new() {
+    let world = World::start().await;
+    world.registered(&["ada", "bob"]).await;
+    world.lose_the_table().await;
+    world.add_user(json!({"user_id": "ada"})).await.with_status(201);
+    world.add_user(json!({"user_id": "ada"})).await.with_status(200);
+    world.assert_exactly(&["ada", "bob"]).await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn nobody_can_be_recreated_whom_neither_snaptrade_nor_tracking_knows() {
+    let world = World::start().await;
+    world.registered(&["ada"]).await;
+    world.recreate("nobody").await.problem(404, "not_found");
+    // One that SnapTrade has and tracking has not seen yet can be.
+    world.register_behind_our_back("grace").await;
+    world.recreate("grace").await.with_status(201);
+    world.assert_exactly(&["ada", "grace"]).await;
+    world.assert_secret_works("grace").await;
+    world.stop().await;
+}

@@ -126,3 +126,14 @@ async fn at_most_half_of_the_places_are_held() {
     world.hold("eve").await.with_status(200);
     world.stop().await;
 }
+
+#[tokio::test]
+async fn a_place_that_was_held_and_used_is_counted_once() {
+    let world = World::start().await;
+    let held = world.hold("ada").await.with_status(200);
+    assert_eq!(held["slots"]["in_use"], 1);
+    let used = world.register("ada").await.with_status(201);
+    assert_eq!(used["slots"]["in_use"], 1);
+    assert_eq!(world.status("ada").await["current_count"], 1);
+    world.stop().await;
+}

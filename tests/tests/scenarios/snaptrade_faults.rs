@@ -421,3 +421,20 @@ async fn what_snaptrade_does_late_or_not_at_all_is_put_right() {
     ])
     .await;
 }
+
+#[tokio::test]
+async fn trying_again_and_again_in_an_outage_locks_nobody_out() {
+    let world = World::with_limit(1).await;
+    world.registered(&["ada"]).await;
+    world.fail_with("deleteUser", 503, 1_000).await;
+    for _ in 0..10 {
+        world.register("bob").await.problem(502, "upstream_error");
+    }
+    world.clear_faults().await;
+    // Somebody else may take the place over with what it owes, and so may the user it was made for.
+    world.register("cy").await.with_status(201);
+    world.register("bob").await.with_status(201);
+    world.assert_exactly(&["bob"]).await;
+    world.assert_secret_works("bob").await;
+    world.stop().await;
+}
