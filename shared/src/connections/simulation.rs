@@ -393,6 +393,18 @@ impl World {
         panic!("the machine does not come to an end");
     }
 
+    /// Fulfils a wish alone and undisturbed.
+    fn wish(&mut self, intent: Intent, name: &str, chance: &mut Chance) -> Result<Granted, Refusal> {
+        let author = self.author();
+        self.run(Registration::new(wish(intent, name), author), chance)
+    }
+
+    /// Runs one sync alone and undisturbed.
+    fn sync(&mut self, chance: &mut Chance) {
+        let author = self.author();
+        self.run(Sync::new(author, MAX, Counts::Users), chance).unwrap();
+    }
+
     fn author(&mut self) -> Author {
         Author::new(Self::draw(&mut self.drawn), "test".to_owned())
     }
@@ -560,8 +572,7 @@ fn storm(seed: u64, steps: u32) {
     for _ in 0..6 {
         world.now_ms += 400_000;
         world.finish_deletions();
-        let author = world.author();
-        let _ = world.run(Sync::new(author, MAX, Counts::Users), &mut chance);
+        world.sync(&mut chance);
     }
     world.finish_deletions();
     assert!(
@@ -580,11 +591,7 @@ fn storm(seed: u64, steps: u32) {
         .collect();
     assert_eq!(listed, tracked, "SnapTrade and tracking name the same");
     // And everybody who comes now is served.
-    let author = world.author();
-    let outcome = world.run(
-        Registration::new(wish(Intent::Register, "ada"), author),
-        &mut chance,
-    );
+    let outcome = world.wish(Intent::Register, "ada", &mut chance);
     let plain =
         world.foreign.contains_key(&(user("ada").stem(), 0)) && outcome == Err(Refusal::ExistsUpstream);
     assert!(
@@ -614,13 +621,7 @@ fn a_user_below_the_limit_takes_nobodys_place() {
     let (mut world, mut chance) = (new_world(), Chance(1));
     for name in ["ada", "grace"] {
         world.now_ms += 1_000;
-        let author = world.author();
-        let granted = world
-            .run(
-                Registration::new(wish(Intent::Register, name), author),
-                &mut chance,
-            )
-            .unwrap();
+        let granted = world.wish(Intent::Register, name, &mut chance).unwrap();
         assert!(matches!(
             granted,
             Granted::Registered {
@@ -630,13 +631,7 @@ fn a_user_below_the_limit_takes_nobodys_place() {
             }
         ));
     }
-    let author = world.author();
-    let again = world
-        .run(
-            Registration::new(wish(Intent::Register, "ada"), author),
-            &mut chance,
-        )
-        .unwrap();
+    let again = world.wish(Intent::Register, "ada", &mut chance).unwrap();
     assert!(matches!(again, Granted::Registered { created: false, .. }));
     assert_eq!(world.evictions, 0);
 }
@@ -646,13 +641,7 @@ fn at_the_limit_the_oldest_gives_way_and_only_once() {
     let (mut world, mut chance) = (new_world(), Chance(1));
     for name in ["ada", "grace", "joan"] {
         world.now_ms += 1_000;
-        let author = world.author();
-        let granted = world
-            .run(
-                Registration::new(wish(Intent::Register, name), author),
-                &mut chance,
-            )
-            .unwrap();
+        let granted = world.wish(Intent::Register, name, &mut chance).unwrap();
         let Granted::Registered { eviction, .. } = granted else {
             panic!("{granted:?}")
         };
@@ -667,10 +656,7 @@ fn at_the_limit_the_oldest_gives_way_and_only_once() {
 #[test]
 fn a_place_that_is_held_waits_for_its_user_and_a_second_hold_changes_nothing() {
     let (mut world, mut chance) = (new_world(), Chance(1));
-    let author = world.author();
-    let first = world
-        .run(Registration::new(wish(Intent::Hold, "ada"), author), &mut chance)
-        .unwrap();
+    let first = world.wish(Intent::Hold, "ada", &mut chance).unwrap();
     let Granted::Held {
         until: Some(until), ..
     } = first
@@ -679,44 +665,18 @@ fn a_place_that_is_held_waits_for_its_user_and_a_second_hold_changes_nothing() {
     };
     assert_eq!(until, timing::after(world.now(), timing::HOLD));
     world.now_ms += 10_000;
-    let author = world.author();
-    let second = world
-        .run(Registration::new(wish(Intent::Hold, "ada"), author), &mut chance)
-        .unwrap();
+    let second = world.wish(Intent::Hold, "ada", &mut chance).unwrap();
     assert!(matches!(second, Granted::Held { until: Some(same), eviction: None, .. } if same == until));
     // Half of the places, rounded up, may be held.
-    let author = world.author();
-    let third = world.run(
-        Registration::new(wish(Intent::Hold, "grace"), author),
-        &mut chance,
-    );
+    let third = world.wish(Intent::Hold, "grace", &mut chance);
     assert!(matches!(third, Err(Refusal::HoldsThrottled { .. })), "{third:?}");
-    let author = world.author();
-    let used = world
-        .run(
-            Registration::new(wish(Intent::Register, "ada"), author),
-            &mut chance,
-        )
-        .unwrap();
+    let used = world.wish(Intent::Register, "ada", &mut chance).unwrap();
     assert!(matches!(used, Granted::Registered { created: true, .. }));
     // A hold that lapses unused may not be had again at once.
-    let author = world.author();
-    world
-        .run(
-            Registration::new(wish(Intent::Hold, "grace"), author),
-            &mut chance,
-        )
-        .unwrap();
+    world.wish(Intent::Hold, "grace", &mut chance).unwrap();
     world.now_ms += 310_000;
-    let author = world.author();
-    world
-        .run(Sync::new(author, MAX, Counts::Users), &mut chance)
-        .unwrap();
-    let author = world.author();
-    let lapsed = world.run(
-        Registration::new(wish(Intent::Hold, "grace"), author),
-        &mut chance,
-    );
+    world.sync(&mut chance);
+    let lapsed = world.wish(Intent::Hold, "grace", &mut chance);
     assert!(
         matches!(lapsed, Err(Refusal::HoldsThrottled { .. })),
         "{lapsed:?}"
@@ -728,13 +688,7 @@ fn a_hold_whose_holder_died_while_making_room_is_used_all_the_same() {
     let (mut world, mut chance) = (new_world(), Chance(1));
     for name in ["ada", "grace"] {
         world.now_ms += 1_000;
-        let author = world.author();
-        world
-            .run(
-                Registration::new(wish(Intent::Register, name), author),
-                &mut chance,
-            )
-            .unwrap();
+        world.wish(Intent::Register, name, &mut chance).unwrap();
     }
     let author = world.author();
     let mut process = Process {
@@ -745,13 +699,7 @@ fn a_hold_whose_holder_died_while_making_room_is_used_all_the_same() {
     while !world.users.contains_key(&user("joan").stem()) {
         assert!(process.step(&mut world, Fate::Answered, &mut chance));
     }
-    let author = world.author();
-    let granted = world
-        .run(
-            Registration::new(wish(Intent::Register, "joan"), author),
-            &mut chance,
-        )
-        .unwrap();
+    let granted = world.wish(Intent::Register, "joan", &mut chance).unwrap();
     assert!(
         matches!(granted, Granted::Registered { created: true, .. }),
         "{granted:?}"
@@ -766,13 +714,7 @@ fn users_that_snaptrade_knew_before_are_the_first_to_give_way_in_the_lists_own_o
     for name in ["zoe", "amy"] {
         world.upstream.push((UpstreamId::from_snaptrade(name), false));
     }
-    let author = world.author();
-    let granted = world
-        .run(
-            Registration::new(wish(Intent::Register, "ada"), author),
-            &mut chance,
-        )
-        .unwrap();
+    let granted = world.wish(Intent::Register, "ada", &mut chance).unwrap();
     let Granted::Registered {
         eviction: Some(eviction),
         ..
@@ -781,11 +723,7 @@ fn users_that_snaptrade_knew_before_are_the_first_to_give_way_in_the_lists_own_o
         panic!("{granted:?}")
     };
     assert_eq!(eviction.user_id, "zoe");
-    let author = world.author();
-    let known = world.run(
-        Registration::new(wish(Intent::Register, "amy"), author),
-        &mut chance,
-    );
+    let known = world.wish(Intent::Register, "amy", &mut chance);
     assert_eq!(known, Err(Refusal::ExistsUpstream));
 }
 
@@ -794,13 +732,7 @@ fn an_eviction_that_snaptrade_refuses_is_undone() {
     let (mut world, mut chance) = (new_world(), Chance(1));
     for name in ["ada", "grace"] {
         world.now_ms += 1_000;
-        let author = world.author();
-        world
-            .run(
-                Registration::new(wish(Intent::Register, name), author),
-                &mut chance,
-            )
-            .unwrap();
+        world.wish(Intent::Register, name, &mut chance).unwrap();
     }
     let author = world.author();
     let mut process = Process {

@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::ProvideErrorMetadata;
+use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::types::{
     AttributeValue, CancellationReason, ConditionCheck, Delete, Put, ReturnValuesOnConditionCheckFailure,
     TransactWriteItem, Update,
 };
+use aws_smithy_types::error::operation::BuildError;
 use jiff::Timestamp;
 
 use super::{Item, Key, StoreError, unavailable};
@@ -123,6 +126,24 @@ fn render(condition: &Condition, now: Timestamp) -> Expression {
     }
 }
 
+/// `request` with the parts of `condition`, and with the wish to be told what stood in the way. The SDK has a builder of
+/// its own for each kind of write, all with the same methods.
+macro_rules! conditional {
+    ($request:expr, $condition:expr, $now:expr) => {{
+        let Expression {
+            condition,
+            names,
+            values,
+            ..
+        } = render($condition, $now);
+        $request
+            .set_condition_expression(text(condition))
+            .set_expression_attribute_names(map(names))
+            .set_expression_attribute_values(map(values))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+    }};
+}
+
 fn text(part: String) -> Option<String> {
     (!part.is_empty()).then_some(part)
 }
@@ -139,37 +160,20 @@ pub(super) async fn put(
     condition: &Condition,
     now: Timestamp,
 ) -> Result<Outcome, StoreError> {
-    let Expression {
-        condition,
-        names,
-        values,
-        ..
-    } = render(condition, now);
-    let sent = client
-        .put_item()
-        .table_name(table)
-        .set_item(Some(item.clone()))
-        .set_condition_expression(text(condition))
-        .set_expression_attribute_names(map(names))
-        .set_expression_attribute_values(map(values))
-        .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
-        .send()
-        .await;
-    match sent {
-        Ok(_) => Ok(Outcome::Won),
-        Err(error) => match error.as_service_error() {
-            Some(aws_sdk_dynamodb::operation::put_item::PutItemError::ConditionalCheckFailedException(
-                failed,
-            )) => {
-                let there = failed.item.clone().unwrap_or_default();
-                Ok(if there == item {
-                    Outcome::AlreadyMine
-                } else {
-                    Outcome::Lost(vec![Some(there)])
-                })
-            }
-            _ => Err(unavailable(error)),
-        },
+    let request = client.put_item().table_name(table).set_item(Some(item.clone()));
+    let Err(error) = conditional!(request, condition, now).send().await else {
+        return Ok(Outcome::Won);
+    };
+    match error.as_service_error() {
+        Some(PutItemError::ConditionalCheckFailedException(failed)) => {
+            let there = failed.item.clone().unwrap_or_default();
+            Ok(if there == item {
+                Outcome::AlreadyMine
+            } else {
+                Outcome::Lost(vec![Some(there)])
+            })
+        }
+        _ => Err(unavailable(error)),
     }
 }
 
@@ -181,117 +185,50 @@ pub(super) async fn delete(
     condition: &Condition,
     now: Timestamp,
 ) -> Result<Outcome, StoreError> {
-    let Expression {
-        condition,
-        names,
-        values,
-        ..
-    } = render(condition, now);
-    let sent = client
+    let request = client
         .delete_item()
         .table_name(table)
-        .set_key(Some(key.to_item()))
-        .set_condition_expression(text(condition))
-        .set_expression_attribute_names(map(names))
-        .set_expression_attribute_values(map(values))
-        .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
-        .send()
-        .await;
-    match sent {
-        Ok(_) => Ok(Outcome::Won),
-        Err(error) => match error.as_service_error() {
-            Some(
-                aws_sdk_dynamodb::operation::delete_item::DeleteItemError::ConditionalCheckFailedException(
-                    failed,
-                ),
-            ) => Ok(Outcome::Lost(vec![Some(failed.item.clone().unwrap_or_default())])),
-            _ => Err(unavailable(error)),
-        },
+        .set_key(Some(key.to_item()));
+    let Err(error) = conditional!(request, condition, now).send().await else {
+        return Ok(Outcome::Won);
+    };
+    match error.as_service_error() {
+        Some(DeleteItemError::ConditionalCheckFailedException(failed)) => {
+            Ok(Outcome::Lost(vec![Some(failed.item.clone().unwrap_or_default())]))
+        }
+        _ => Err(unavailable(error)),
     }
 }
 
 /// One write in the SDK's form.
 fn request(table: &str, write: &Write, now: Timestamp) -> Result<TransactWriteItem, StoreError> {
-    let invalid =
-        |error: aws_smithy_types::error::operation::BuildError| StoreError::Unavailable(error.to_string());
-    let old = ReturnValuesOnConditionCheckFailure::AllOld;
+    let invalid = |error: BuildError| StoreError::Unavailable(error.to_string());
     let request = TransactWriteItem::builder();
-    Ok(match write {
+    let request = match write {
         Write::Put { item, condition } => {
-            let Expression {
-                condition,
-                names,
-                values,
-                ..
-            } = render(condition, now);
-            let put = Put::builder()
-                .table_name(table)
-                .set_item(Some(item.clone()))
-                .set_condition_expression(text(condition))
-                .set_expression_attribute_names(map(names))
-                .set_expression_attribute_values(map(values))
-                .return_values_on_condition_check_failure(old)
-                .build()
-                .map_err(invalid)?;
-            request.put(put)
+            let put = Put::builder().table_name(table).set_item(Some(item.clone()));
+            request.put(conditional!(put, condition, now).build().map_err(invalid)?)
         }
         Write::Delete { key, condition } => {
-            let Expression {
-                condition,
-                names,
-                values,
-                ..
-            } = render(condition, now);
-            let delete = Delete::builder()
-                .table_name(table)
-                .set_key(Some(key.to_item()))
-                .set_condition_expression(text(condition))
-                .set_expression_attribute_names(map(names))
-                .set_expression_attribute_values(map(values))
-                .return_values_on_condition_check_failure(old)
-                .build()
-                .map_err(invalid)?;
-            request.delete(delete)
+            let delete = Delete::builder().table_name(table).set_key(Some(key.to_item()));
+            request.delete(conditional!(delete, condition, now).build().map_err(invalid)?)
         }
         Write::Update { key, expression } => {
-            let Expression {
-                update,
-                condition,
-                names,
-                values,
-            } = expression.clone();
             let update = Update::builder()
                 .table_name(table)
                 .set_key(Some(key.to_item()))
-                .update_expression(update)
-                .set_condition_expression(text(condition))
-                .set_expression_attribute_names(map(names))
-                .set_expression_attribute_values(map(values))
-                .return_values_on_condition_check_failure(old)
-                .build()
-                .map_err(invalid)?;
-            request.update(update)
+                .update_expression(&expression.update);
+            let condition = Condition::Expression(expression.clone());
+            request.update(conditional!(update, &condition, now).build().map_err(invalid)?)
         }
         Write::Check { key, condition } => {
-            let Expression {
-                condition,
-                names,
-                values,
-                ..
-            } = render(condition, now);
             let check = ConditionCheck::builder()
                 .table_name(table)
-                .set_key(Some(key.to_item()))
-                .condition_expression(condition)
-                .set_expression_attribute_names(map(names))
-                .set_expression_attribute_values(map(values))
-                .return_values_on_condition_check_failure(old)
-                .build()
-                .map_err(invalid)?;
-            request.condition_check(check)
+                .set_key(Some(key.to_item()));
+            request.condition_check(conditional!(check, condition, now).build().map_err(invalid)?)
         }
-    }
-    .build())
+    };
+    Ok(request.build())
 }
 
 /// Why DynamoDB did not make a transaction.
