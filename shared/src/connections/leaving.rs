@@ -9,7 +9,7 @@ use super::records::{
     ForeignRecord, Ghost, HeldPlace, Holder, Reservation, ReservationKind, UserRecord, UserState,
 };
 use super::timing::{self, LEASE, SKEW};
-use super::writes::{accept, inherit, new_ghost, put_new_ghost};
+use super::writes::{accept, inherit, new_ghost, put_new_ghost, remove_foreign};
 use crate::ids::{Stem, UpstreamId, UserId};
 
 /// How often the decision is begun anew when others were faster.
@@ -174,7 +174,7 @@ impl Leaving {
             return Next::Done(Err(NotLeft::Unknown));
         };
         let ghost = new_ghost(&self.author, &foreign.upstream, &self.stem, None, context.now);
-        let writes = vec![put_new_ghost(&ghost), removed(&foreign)];
+        let writes = vec![put_new_ghost(&ghost), remove_foreign(&foreign)];
         let record = UserRecord {
             user_id,
             stem: self.stem.clone(),
@@ -226,7 +226,7 @@ impl Leaving {
                 effect,
             ),
             Next::Done(Cleared::All { unknown_there }) => {
-                let writes = vec![accept(&ghost, context.now), removed(&foreign)];
+                let writes = vec![accept(&ghost, context.now), remove_foreign(&foreign)];
                 let audit = vec![self.author.audit(&self.stem, "user.left", &[])];
                 let commit = self
                     .author
@@ -371,16 +371,6 @@ fn said(unknown_there: bool) -> UpstreamDeletion {
         UpstreamDeletion::UnknownThere
     } else {
         UpstreamDeletion::Queued
-    }
-}
-
-/// That a foreign record goes.
-fn removed(foreign: &ForeignRecord) -> Write {
-    Write::Foreign {
-        stem: foreign.upstream.stem(),
-        slot: foreign.slot,
-        expect: Expect::Revision(foreign.rev),
-        becomes: Change::Gone,
     }
 }
 

@@ -56,8 +56,6 @@ pub enum Effect {
     ReadRoster,
     /// Read the sync's record: answers [`Input::SyncRecord`].
     ReadSync,
-    /// Read ghosts by id: answers [`Input::Ghosts`].
-    ReadGhosts(Vec<UpstreamId>),
     /// Make these writes, or none: answers [`Input::Committed`].
     Commit(Box<Commit>),
     /// Ask SnapTrade once to delete an id: answers [`Input::Deleted`].
@@ -89,8 +87,6 @@ pub enum Input {
     Roster(Box<Roster>),
     /// The sync's record.
     SyncRecord(Option<SyncRecord>),
-    /// Those of the ghosts asked for that there are.
-    Ghosts(Vec<Ghost>),
     /// How a commit ended.
     Committed(CommitOutcome),
     /// How a deletion went.

@@ -116,7 +116,6 @@ impl<'a> Runner<'a> {
                 let item = self.store.get(&self.names.sync(), self.now()).await?;
                 Input::SyncRecord(item.as_ref().map(storage::sync_record).transpose()?)
             }
-            Effect::ReadGhosts(ids) => Input::Ghosts(self.ghosts(&ids).await?),
             Effect::Commit(commit) => {
                 let transaction = self.names.transaction(&commit)?;
                 match self.store.transact(&transaction, commit.at).await {

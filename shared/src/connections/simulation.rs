@@ -120,9 +120,6 @@ impl World {
                 ghosts: self.ghosts.values().cloned().collect(),
             })),
             Effect::ReadSync => Input::SyncRecord(self.sync.clone()),
-            Effect::ReadGhosts(ids) => {
-                Input::Ghosts(ids.iter().filter_map(|id| self.ghosts.get(id).cloned()).collect())
-            }
             Effect::Commit(commit) => Input::Committed(match fate {
                 Fate::LostBefore => CommitOutcome::Unknown,
                 Fate::LostAfter => {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::machine::{Author, Change, Expect, Write};
-use super::records::{Ghost, GhostState, Holder, Reservation};
+use super::records::{ForeignRecord, Ghost, GhostState, Holder, Reservation};
 use crate::ids::{Stem, UpstreamId};
 
 /// A ghost of `upstream` that `author` is to delete before the place in partition `waits` is used or freed.
@@ -112,6 +112,17 @@ pub fn put_ghost(rev: u64, ghost: &Ghost) -> Write {
     }
 }
 
+/// Removes a foreign record as it was read.
+#[must_use]
+pub fn remove_foreign(foreign: &ForeignRecord) -> Write {
+    Write::Foreign {
+        stem: foreign.upstream.stem(),
+        slot: foreign.slot,
+        expect: Expect::Revision(foreign.rev),
+        becomes: Change::Gone,
+    }
+}
+
 /// Removes a holder as it was read.
 #[must_use]
 pub fn remove(holder: &Holder) -> Write {
@@ -121,12 +132,7 @@ pub fn remove(holder: &Holder) -> Write {
             expect: Expect::Revision(user.rev),
             becomes: Change::Gone,
         },
-        Holder::Foreign(foreign) => Write::Foreign {
-            stem: foreign.upstream.stem(),
-            slot: foreign.slot,
-            expect: Expect::Revision(foreign.rev),
-            becomes: Change::Gone,
-        },
+        Holder::Foreign(foreign) => remove_foreign(foreign),
     }
 }
 

@@ -131,37 +131,20 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn partition(&self, pk: &str, now: Timestamp) -> Result<Vec<Item>, StoreError> {
-        self.partition_from(pk, "", now).await
-    }
-
-    /// Reads the items of a partition whose sort keys begin with `sk_prefix`, consistently and in order.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`].
-    pub async fn partition_from(
-        &self,
-        pk: &str,
-        sk_prefix: &str,
-        now: Timestamp,
-    ) -> Result<Vec<Item>, StoreError> {
         let mut items = Vec::new();
         let mut start = None;
         loop {
-            let mut query = self
+            let answer = self
                 .client
                 .query()
                 .table_name(&self.table)
                 .consistent_read(true)
+                .key_condition_expression("pk = :pk")
                 .expression_attribute_values(":pk", AttributeValue::S(pk.to_owned()))
-                .set_exclusive_start_key(start);
-            query = if sk_prefix.is_empty() {
-                query.key_condition_expression("pk = :pk")
-            } else {
-                query
-                    .key_condition_expression("pk = :pk AND begins_with(sk, :sk)")
-                    .expression_attribute_values(":sk", AttributeValue::S(sk_prefix.to_owned()))
-            };
-            let answer = query.send().await.map_err(unavailable)?;
+                .set_exclusive_start_key(start)
+                .send()
+                .await
+                .map_err(unavailable)?;
             items.extend(answer.items.unwrap_or_default());
             start = answer.last_evaluated_key;
             if start.is_none() {

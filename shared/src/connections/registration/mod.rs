@@ -32,7 +32,7 @@ use super::records::{
     ReservationKind, Slots, UserRecord, UserState,
 };
 use super::timing::{self, HOLD, HOLD_AGAIN, LEASE, SKEW};
-use super::writes::{Inherited, accept, inherit, new_ghost, put_new_ghost, remove, restore};
+use super::writes::{Inherited, accept, inherit, new_ghost, put_new_ghost, remove, remove_foreign, restore};
 use crate::config::{Counts, Policy};
 use crate::ids::{Stem, UpstreamId, UserId};
 use crate::user_secrets::SealedSecret;

@@ -127,15 +127,7 @@ impl Registration {
 
     pub(super) fn replace_foreign(&mut self, foreign: &ForeignRecord, context: &mut Context<'_>) -> Step {
         let ghost = self.ghost(&foreign.upstream, None, context.now);
-        let writes = vec![
-            Write::Foreign {
-                stem: self.stem.clone(),
-                slot: foreign.slot,
-                expect: Expect::Revision(foreign.rev),
-                becomes: Change::Gone,
-            },
-            put_new_ghost(&ghost),
-        ];
+        let writes = vec![remove_foreign(foreign), put_new_ghost(&ghost)];
         let mut record = self.reservation(vec![foreign.upstream.clone()], context);
         record.protected = foreign.protected;
         let place = Place::new(record, vec![ghost]);
