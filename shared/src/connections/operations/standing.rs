@@ -1,0 +1,183 @@
+//! How the limit stands, by tracking and by SnapTrade's own list.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Connections, Failure};
+use crate::clock::to_the_millisecond;
+use crate::config::Counts;
+use crate::connections::machine::Roster;
+use crate::connections::opening::unknown_ids;
+use crate::connections::policy;
+use crate::connections::records::{Ghost, Holder, ReservationKind, Slots, UserRecord};
+use crate::connections::timing;
+use crate::ids::{UpstreamId, UserId};
+use crate::store::{self, Key};
+
+/// How the limit stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Places taken. Those whose holder ran out of time are not counted: the next caller gets them.
+    pub current_count: u32,
+    /// The limit.
+    pub max_connections: u32,
+    /// Whether a newcomer would need somebody to give way.
+    pub at_limit: bool,
+    /// Places that are free.
+    pub available: u32,
+    /// What counts against the limit.
+    pub counts: Counts,
+    /// Users at SnapTrade, as tracked.
+    pub users: u32,
+    /// Their brokerage connections, as tracked.
+    pub connections: u32,
+    /// Whether the caller is registered.
+    pub registered: bool,
+    /// Until when a place is kept for the caller.
+    pub held_until: Option<Timestamp>,
+    /// What only operators see.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Comparison>,
+}
+
+/// Tracking beside SnapTrade's own list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// Users that tracking has.
+    pub tracked_count: u32,
+    /// Ids in SnapTrade's list.
+    pub upstream_count: u32,
+    /// Whether both name the same.
+    pub in_sync: bool,
+    /// Users that tracking has and SnapTrade does not.
+    pub missing: Vec<String>,
+    /// Ids that SnapTrade has and tracking does not.
+    pub unknown: Vec<String>,
+    /// Who was registered first.
+    pub oldest: Option<Oldest>,
+}
+
+/// Who was registered first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Oldest {
+    /// Who.
+    pub user_id: String,
+    /// When.
+    #[serde(serialize_with = "to_the_millisecond")]
+    pub created_at: Timestamp,
+}
+
+impl Connections<'_> {
+    /// How the limit stands, for `caller`; beside SnapTrade's own list where `compare` is asked for.
+    ///
+    /// # Errors
+    /// [`Failure::Store`], [`Failure::Snaptrade`] where the list could not be had.
+    pub async fn status(&self, caller: &UserId, compare: bool) -> Result<Status, Failure> {
+        let stem = caller.stem();
+        let now = self.runner.now();
+        // The rows come before the list, so that nobody who registers meanwhile seems unknown.
+        let (entry, holders) = tokio::try_join!(self.runner.entry(&stem), self.runner.holders())?;
+        let known: Vec<&Holder> = holders
+            .iter()
+            .filter(|holder| match holder {
+                Holder::User(user) => user.active().is_some(),
+                Holder::Foreign(_) => true,
+            })
+            .collect();
+        let users = u32::try_from(known.len()).unwrap_or(u32::MAX);
+        let connections = holders
+            .iter()
+            .filter_map(|holder| match holder {
+                Holder::User(user) => user.active().map(|active| active.connections),
+                Holder::Foreign(_) => None,
+            })
+            .sum();
+        let comparison = if compare {
+            Some(self.compare(&holders, &known).await?)
+        } else {
+            None
+        };
+        let in_use = match &entry.slots {
+            Some(slots) if slots.open => taken(slots, now),
+            _ => comparison
+                .as_ref()
+                .map_or(users, |comparison| comparison.upstream_count),
+        };
+        let limit = self.limit();
+        let held_until = entry
+            .user
+            .as_ref()
+            .and_then(UserRecord::reservation)
+            .filter(|reservation| reservation.kind != ReservationKind::Leave && reservation.until > now)
+            .map(|reservation| reservation.until);
+        Ok(Status {
+            current_count: in_use,
+            max_connections: limit,
+            at_limit: in_use >= limit,
+            available: limit.saturating_sub(in_use),
+            counts: self.app.config().counts,
+            users,
+            connections,
+            registered: entry.user.as_ref().is_some_and(|user| user.active().is_some()),
+            held_until,
+            comparison,
+        })
+    }
+
+    async fn compare(&self, holders: &[Holder], known: &[&Holder]) -> Result<Comparison, Failure> {
+        let list = self.list_upstream().await?;
+        let listed: BTreeSet<&UpstreamId> = list.iter().collect();
+        let roster = Roster {
+            slots: None,
+            holders: holders.to_vec(),
+            ghosts: Vec::new(),
+        };
+        let mut unknown: Vec<UpstreamId> = unknown_ids(&list, &roster)
+            .into_iter()
+            .map(|(_, id)| id)
+            .collect();
+        if !unknown.is_empty() {
+            let keys: Vec<Key> = unknown.iter().map(|id| self.runner.names().ghost(id)).collect();
+            let ghosts = self.app.store().get_all(&keys, self.runner.now()).await?;
+            let going: BTreeSet<UpstreamId> = ghosts
+                .iter()
+                .map(|item| store::from_item::<Ghost>(item).map(|ghost| ghost.upstream))
+                .collect::<Result<_, _>>()?;
+            unknown.retain(|id| !going.contains(id));
+        }
+        let missing: Vec<String> = known
+            .iter()
+            .filter(|holder| holder.upstream().is_some_and(|id| !listed.contains(id)))
+            .map(|holder| holder.shown_user_id().to_owned())
+            .collect();
+        let oldest = known
+            .iter()
+            .min_by(|a, b| policy::by_age(a, b))
+            .map(|holder| Oldest {
+                user_id: holder.shown_user_id().to_owned(),
+                created_at: holder.created_at(),
+            });
+        Ok(Comparison {
+            tracked_count: u32::try_from(known.len()).unwrap_or(u32::MAX),
+            upstream_count: u32::try_from(list.len()).unwrap_or(u32::MAX),
+            in_sync: missing.is_empty() && unknown.is_empty(),
+            missing,
+            unknown: unknown.into_iter().map(|id| id.to_string()).collect(),
+            oldest,
+        })
+    }
+}
+
+/// Places that a newcomer cannot have: all in use but those whose holder ran out of time.
+pub(super) fn taken(slots: &Slots, now: Timestamp) -> u32 {
+    let expired = slots
+        .held
+        .values()
+        .filter(|held| timing::expired(held.until, now))
+        .count();
+    slots
+        .in_use
+        .saturating_sub(u32::try_from(expired).unwrap_or(u32::MAX))
+}
