@@ -92,7 +92,7 @@ impl Environment {
 }
 
 /// What counts against the limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Counts {
     /// Users registered at SnapTrade.
@@ -114,7 +114,7 @@ impl Counts {
 }
 
 /// Who gives way when the limit is reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Policy {
     /// The user that has been registered longest.
     #[default]

@@ -18,7 +18,7 @@ use crate::snaptrade::UserSecret;
 const NONCE_BYTES: usize = 12;
 
 /// A user's secret, encrypted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SealedSecret {
     /// Which data key opens it.
     pub key_id: String,
@@ -27,7 +27,7 @@ pub struct SealedSecret {
 }
 
 /// A secret could not be encrypted or decrypted. The text names no part of it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum SealError {
     /// The data keys hold no current key.
     #[error("there is no current data key")]

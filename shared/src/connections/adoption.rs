@@ -20,7 +20,7 @@ const MAX_RETRIES: u32 = 8;
 ///
 /// The list must have been read before the machine starts: an id whose record is read after the list and does not
 /// name it was not registered here, or was given up.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Adoption {
     author: Author,
     queue: VecDeque<(u32, UpstreamId)>,
@@ -30,7 +30,7 @@ pub struct Adoption {
     phase: Phase,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Phase {
     Idle,
     Looking(u32, UpstreamId),
@@ -132,7 +132,7 @@ impl Adoption {
 }
 
 /// What was adopted.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Adopted {
     /// The ids.
     pub ids: Vec<UpstreamId>,

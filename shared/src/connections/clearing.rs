@@ -17,7 +17,7 @@ pub const SHORT_WAIT: Duration = Duration::from_secs(3);
 
 /// Deletes ids at SnapTrade, one after the other, and stops at the first that does not go. The ids are never used
 /// again, so a deletion may be sent any number of times.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Clearing {
     queue: VecDeque<UpstreamId>,
     until: Timestamp,
@@ -27,7 +27,7 @@ pub struct Clearing {
     phase: Phase,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Phase {
     Idle,
     Deleting(UpstreamId),
@@ -35,7 +35,7 @@ enum Phase {
 }
 
 /// How a clearing ended.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Cleared {
     /// SnapTrade accepted every deletion.
     All {

@@ -16,7 +16,7 @@ use crate::ids::{Stem, UpstreamId, UserId};
 const MAX_ROUNDS: u32 = 4;
 
 /// What SnapTrade made of the deletion.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UpstreamDeletion {
     /// It is queued there.
@@ -26,7 +26,7 @@ pub enum UpstreamDeletion {
 }
 
 /// Why a user was not deleted, or not wholly.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum NotLeft {
     /// There is no such user.
     #[error("there is no such user")]
@@ -46,7 +46,7 @@ pub enum NotLeft {
 }
 
 /// Who is to be deleted.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Whom {
     /// Whoever is known by this id: the user of ours, else the oldest that SnapTrade lists under it.
     User(UserId),
@@ -55,7 +55,7 @@ pub enum Whom {
 }
 
 /// Deletes a user.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Leaving {
     whom: Whom,
     stem: Stem,
@@ -66,7 +66,7 @@ pub struct Leaving {
     phase: Phase,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Phase {
     Start,
     Looking,

@@ -25,7 +25,7 @@ pub trait Machine {
 }
 
 /// What a machine wants.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Next<O> {
     /// Do this and tell what came of it.
     Do(Effect),
@@ -44,7 +44,7 @@ pub struct Context<'a> {
 }
 
 /// Something to be done outside.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Effect {
     /// Read all that decides about a user: answers [`Input::Entry`].
     ReadEntry(Stem),
@@ -73,7 +73,7 @@ pub enum Effect {
 }
 
 /// What came of an effect.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Input {
     /// The first step: nothing happened yet.
     Begin,
@@ -104,7 +104,7 @@ pub enum Input {
 }
 
 /// All that decides about a user, read at once.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Entry {
     /// The user's own record.
     pub user: Option<UserRecord>,
@@ -117,7 +117,7 @@ pub struct Entry {
 }
 
 /// All holders and ghosts.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Roster {
     /// The places, read consistently.
     pub slots: Option<Slots>,
@@ -128,7 +128,7 @@ pub struct Roster {
 }
 
 /// How a commit ended.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum CommitOutcome {
     /// It was made.
     Won,
@@ -139,7 +139,7 @@ pub enum CommitOutcome {
 }
 
 /// What stood in the way of a commit, as it is now.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Obstacle {
     /// The places did not allow it.
     Slots(Option<Box<Slots>>),
@@ -156,7 +156,7 @@ pub enum Obstacle {
 }
 
 /// How SnapTrade answered a deletion.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Deletion {
     /// It is queued, and SnapTrade will do it.
     Queued,
@@ -169,7 +169,7 @@ pub enum Deletion {
 }
 
 /// How SnapTrade answered a registration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Enrolment {
     /// The user is registered; the secret is encrypted already.
     Done(SealedSecret),
@@ -184,7 +184,7 @@ pub enum Enrolment {
 }
 
 /// What a user's secret is worth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SecretStanding {
     /// SnapTrade answers to it.
     Works,
@@ -195,7 +195,7 @@ pub enum SecretStanding {
 }
 
 /// Why SnapTrade could not be used, as far as a caller should know.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Fault {
     /// It did not answer in time.
     Timeout,
@@ -206,7 +206,7 @@ pub enum Fault {
 }
 
 /// Writes that are made together or not at all, with what is said of them in the audit trail.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Commit {
     /// Names the decision; the same text is sent when the same commit is sent again.
     pub token: String,
@@ -221,7 +221,7 @@ pub struct Commit {
 }
 
 /// What becomes of [`Slots`].
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum SlotsChange {
     /// Nothing: the commit takes, moves and frees no place.
     None,
@@ -237,7 +237,7 @@ pub enum SlotsChange {
 }
 
 /// A change of [`Slots`] that leaves room for others to make theirs.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Transition {
     /// What has to hold.
     pub guard: Guard,
@@ -301,7 +301,7 @@ impl From<Transition> for SlotsChange {
 }
 
 /// What has to hold of [`Slots`] for a transition.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Guard {
     /// That there are any.
     Any,
@@ -322,7 +322,7 @@ pub enum Guard {
 }
 
 /// What becomes of a record.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Write {
     /// A user's record.
     User {
@@ -370,7 +370,7 @@ pub enum Write {
 }
 
 /// What a record becomes.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Change<T> {
     /// It stays; the commit only depends on it.
     Same,
@@ -381,7 +381,7 @@ pub enum Change<T> {
 }
 
 /// What a write depends on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Expect {
     /// Nothing.
     Anything,
@@ -392,7 +392,7 @@ pub enum Expect {
 }
 
 /// One line of the audit trail.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct AuditEntry {
     /// The user whom it is about.
     pub subject: Stem,
@@ -407,7 +407,7 @@ pub struct AuditEntry {
 }
 
 /// Who acts, under which name, and how many commits it has decided so far.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Author {
     /// The attempt or run.
     pub attempt: AttemptId,

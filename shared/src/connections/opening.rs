@@ -21,7 +21,7 @@ const MAX_LISTS: u32 = 4;
 const MAX_COUNTS: u32 = 4;
 
 /// Opens the places: two complete lists in a row agree, every unknown id is adopted, and then what is held is counted.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Opening {
     author: Author,
     max: u32,
@@ -34,7 +34,7 @@ pub struct Opening {
     phase: Phase,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Phase {
     Start,
     Founding,
@@ -47,7 +47,7 @@ enum Phase {
 }
 
 /// How an opening ended.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Opened {
     /// The places are open.
     Open {

@@ -8,7 +8,7 @@ use super::records::{Holder, UserState};
 use crate::config::Policy;
 
 /// Why somebody gave way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// Nobody was registered earlier.

@@ -15,7 +15,7 @@ use crate::ids::{AttemptId, Stem, UpstreamId, UserId};
 use crate::user_secrets::SealedSecret;
 
 /// How many places there are and who holds one for a while.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Slots {
     /// What counts against the limit.
     pub counts: Counts,
@@ -35,7 +35,7 @@ pub struct Slots {
 }
 
 /// A reservation as [`Slots`] knows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct HeldPlace {
     /// Who reserved.
     pub attempt: AttemptId,
@@ -46,7 +46,7 @@ pub struct HeldPlace {
 }
 
 /// What a reservation is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReservationKind {
     /// The user is being registered.
@@ -58,7 +58,7 @@ pub enum ReservationKind {
 }
 
 /// A user of ours, with a place.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct UserRecord {
     /// The application's id.
     pub user_id: UserId,
@@ -76,7 +76,7 @@ pub struct UserRecord {
 }
 
 /// Whether the user is known at SnapTrade.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum UserState {
     /// A place is kept while something is under way.
@@ -86,7 +86,7 @@ pub enum UserState {
 }
 
 /// A place that is kept for one attempt until a certain time.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Reservation {
     /// What for.
     pub kind: ReservationKind,
@@ -101,7 +101,7 @@ pub struct Reservation {
 }
 
 /// A registered user.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ActiveUser {
     /// The id at SnapTrade.
     pub upstream: UpstreamId,
@@ -121,7 +121,7 @@ pub struct ActiveUser {
 pub const FOREIGN_SLOTS: u8 = 4;
 
 /// A user that SnapTrade lists and of whom there is no secret here.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ForeignRecord {
     /// The id at SnapTrade.
     pub upstream: UpstreamId,
@@ -141,7 +141,7 @@ pub struct ForeignRecord {
 }
 
 /// An id at SnapTrade that is to be deleted and is never used again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Ghost {
     /// The id.
     pub upstream: UpstreamId,
@@ -163,7 +163,7 @@ pub struct Ghost {
 }
 
 /// How far the deletion of a ghost is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GhostState {
     /// To be deleted.
@@ -175,14 +175,14 @@ pub enum GhostState {
 }
 
 /// A hold that a user was given, remembered so that holding again and again is throttled.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct HoldRecord {
     /// Until when the place was kept.
     pub until: Timestamp,
 }
 
 /// Who holds a place and might give way.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Holder {
     /// A user of ours.
@@ -192,7 +192,7 @@ pub enum Holder {
 }
 
 /// The sync's lease and what it last saw.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SyncRecord {
     /// Grows with every write.
     pub rev: u64,
@@ -209,7 +209,7 @@ pub struct SyncRecord {
 }
 
 /// A list that was too short to be believed at once.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct DoubtedList {
     /// When it was read.
     pub at: Timestamp,

@@ -34,7 +34,7 @@ const DELETION_ALARM: Duration = Duration::from_secs(3600);
 const RECOUNT_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a run did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
 pub struct Synced {
     /// Ids that SnapTrade had and tracking did not.
     pub added: u32,
@@ -51,7 +51,7 @@ pub struct Synced {
 }
 
 /// Why a run did nothing.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum NotSynced {
     /// Another run is under way.
     #[error("another sync is under way")]
@@ -68,7 +68,7 @@ pub enum NotSynced {
 }
 
 /// One run.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Sync {
     author: Author,
     max: u32,
@@ -88,7 +88,7 @@ pub struct Sync {
 }
 
 /// One thing to do.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Work {
     /// A reservation that ran out of time: clear what it owes and free its place.
     Retire(Box<UserRecord>),
@@ -110,7 +110,7 @@ enum Work {
     Found(Box<ForeignRecord>),
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Phase {
     Start,
     ReadingLease,
@@ -135,7 +135,7 @@ enum Phase {
 }
 
 /// What a commit adds to the result when it is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Counted {
     Nothing,
     Removed,

@@ -11,14 +11,14 @@ use super::timing;
 
 /// Removes an active user whom SnapTrade no longer lets in. Neither a list nor an event is believed: SnapTrade has to
 /// refuse the user's own secret, naming it, while it accepts our own credentials before and after.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Vanishing {
     user: UserRecord,
     author: Author,
     phase: Phase,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Phase {
     Start,
     CheckingBefore,
@@ -28,7 +28,7 @@ enum Phase {
 }
 
 /// Whether the user was removed.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Vanished {
     /// It was.
     pub removed: bool,

@@ -28,7 +28,7 @@ pub fn new_ghost(
 }
 
 /// What a place owes that is taken over: the ids, their ghosts, and the writes that make the ghosts the taker's.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Inherited {
     /// The ids whose deletion SnapTrade must have accepted.
     pub after: Vec<UpstreamId>,

@@ -56,7 +56,7 @@ const MAX_ACTIVATIONS: u32 = 3;
 const MAX_REFUSALS_WITH_ROOM: u32 = 2;
 
 /// What the caller wants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Intent {
     /// To be registered.
     Register,
@@ -67,7 +67,7 @@ pub enum Intent {
 }
 
 /// A user's wish for a place.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Wish {
     /// What for.
     pub intent: Intent,
@@ -82,7 +82,7 @@ pub struct Wish {
 }
 
 /// What came of a wish.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Granted {
     /// The user is registered.
     Registered {
@@ -107,7 +107,7 @@ pub enum Granted {
 }
 
 /// Why a wish was not granted. Nothing was lost: what is owed is written down.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Refusal {
     /// The same user is being registered or deleted right now.
     #[error("the same user is being registered or deleted right now")]
@@ -145,7 +145,7 @@ pub enum Refusal {
 }
 
 /// Who gave way, and why.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Eviction {
     /// The id as clients know it.
     pub user_id: String,
@@ -157,7 +157,7 @@ pub struct Eviction {
 
 type Step = Next<Result<Granted, Refusal>>;
 /// Registers a user, or holds a place for one.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Registration {
     wish: Wish,
     stem: Stem,
@@ -178,7 +178,7 @@ pub struct Registration {
     phase: Phase,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Phase {
     Start,
     Looking,

@@ -3,7 +3,7 @@
 use super::*;
 
 /// A place that is reserved for this attempt.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Place {
     /// The reservation as it was last written.
     pub(super) record: UserRecord,
