@@ -10,7 +10,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::records::{ForeignRecord, Ghost, HeldPlace, HoldRecord, Holder, Slots, SyncRecord, UserRecord};
+use super::records::{
+    ForeignRecord, Ghost, HeldPlace, HoldRecord, Holder, LastEviction, Slots, SyncRecord, UserRecord,
+};
 use crate::config::Policy;
 use crate::ids::{AttemptId, Stem, UpstreamId};
 use crate::user_secrets::SealedSecret;
@@ -249,6 +251,8 @@ pub struct Transition {
     pub release: Vec<Stem>,
     /// Whether a holder gave up before its time.
     pub gives_up: bool,
+    /// What becomes of the note on who gave way last.
+    pub last_eviction: Change<LastEviction>,
 }
 
 impl Transition {
@@ -261,6 +265,7 @@ impl Transition {
             hold: Vec::new(),
             release: Vec::new(),
             gives_up: false,
+            last_eviction: Change::Same,
         }
     }
 
@@ -282,6 +287,16 @@ impl Transition {
     pub fn releasing(mut self, stem: &Stem) -> Self {
         self.release.push(stem.clone());
         self
+    }
+
+    /// The same, with a note on who gave way last, or with the older one where that was undone.
+    #[must_use]
+    pub fn noting(self, last_eviction: Option<LastEviction>) -> Self {
+        let last_eviction = last_eviction.map_or(Change::Gone, |last| Change::Put(Box::new(last)));
+        Self {
+            last_eviction,
+            ..self
+        }
     }
 
     /// The same, by a holder who gives up before its time.

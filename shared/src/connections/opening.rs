@@ -87,6 +87,7 @@ impl Opening {
             open: false,
             given_up: 0,
             held: BTreeMap::new(),
+            last_eviction: None,
         }
     }
 
@@ -169,6 +170,7 @@ impl Opening {
             open: true,
             given_up: slots.given_up,
             held: reservations(roster),
+            last_eviction: slots.last_eviction.clone(),
         };
         let slots = SlotsChange::Replace {
             expect: Some(slots.rev),

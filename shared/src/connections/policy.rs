@@ -37,36 +37,36 @@ impl Reason {
 #[must_use]
 pub fn choose(policy: Policy, candidates: &[Holder]) -> Option<(&Holder, Reason)> {
     let eligible = candidates.iter().filter(|holder| holder.may_give_way());
+    let chosen = eligible.min_by(|a, b| compare(policy, a, b))?;
+    let reason = match policy {
+        Policy::None => return None,
+        Policy::LeastRecentlyActive => Reason::LeastRecentlyActive,
+        Policy::BrokenFirst if is_broken(chosen) => Reason::Broken,
+        Policy::Oldest | Policy::BrokenFirst => Reason::Oldest,
+    };
+    Some((chosen, reason))
+}
+
+/// Who of two gives way first. No two holders are equal in it.
+#[must_use]
+pub fn compare(policy: Policy, a: &Holder, b: &Holder) -> Ordering {
     match policy {
-        Policy::None => None,
-        Policy::Oldest => eligible
-            .min_by(|a, b| by_age(a, b))
-            .map(|holder| (holder, Reason::Oldest)),
-        Policy::LeastRecentlyActive => eligible
-            .min_by(|a, b| activity(a).cmp(&activity(b)).then_with(|| by_age(a, b)))
-            .map(|holder| (holder, Reason::LeastRecentlyActive)),
-        Policy::BrokenFirst => {
-            let chosen =
-                eligible.min_by(|a, b| is_broken(b).cmp(&is_broken(a)).then_with(|| by_age(a, b)))?;
-            Some((
-                chosen,
-                if is_broken(chosen) {
-                    Reason::Broken
-                } else {
-                    Reason::Oldest
-                },
-            ))
-        }
+        Policy::None | Policy::Oldest => by_age(a, b),
+        Policy::LeastRecentlyActive => activity(a).cmp(&activity(b)).then_with(|| by_age(a, b)),
+        Policy::BrokenFirst => is_broken(b).cmp(&is_broken(a)).then_with(|| by_age(a, b)),
     }
 }
 
-/// Oldest first.
+/// Oldest first, in the order of the index that lists holders: by the millisecond, then by the place in the list that
+/// first had it, then by user id. Several ids of one user are told apart by themselves.
 #[must_use]
 pub fn by_age(a: &Holder, b: &Holder) -> Ordering {
-    a.created_at()
-        .cmp(&b.created_at())
+    let millisecond = |holder: &Holder| holder.created_at().as_millisecond();
+    millisecond(a)
+        .cmp(&millisecond(b))
         .then_with(|| order(a).cmp(&order(b)))
         .then_with(|| a.shown_user_id().cmp(b.shown_user_id()))
+        .then_with(|| a.upstream().cmp(&b.upstream()))
 }
 
 fn order(holder: &Holder) -> u32 {

@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::policy::Reason;
 use super::timing;
+use crate::clock::to_the_millisecond;
 use crate::config::Counts;
 use crate::ids::{AttemptId, Stem, UpstreamId, UserId};
 use crate::user_secrets::SealedSecret;
@@ -32,6 +34,24 @@ pub struct Slots {
     pub given_up: u64,
     /// The reservations, by the partition of their user.
     pub held: BTreeMap<Stem, HeldPlace>,
+    /// Who gave way last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_eviction: Option<LastEviction>,
+}
+
+/// Who gave way last, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct LastEviction {
+    /// The id as clients know it.
+    pub user_id: String,
+    /// Why.
+    pub reason: Reason,
+    /// When that user was registered.
+    #[serde(serialize_with = "to_the_millisecond")]
+    pub created_at: Timestamp,
+    /// When it gave way.
+    #[serde(serialize_with = "to_the_millisecond")]
+    pub evicted_at: Timestamp,
 }
 
 /// A reservation as [`Slots`] knows it.

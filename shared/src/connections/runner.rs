@@ -202,24 +202,18 @@ impl<'a> Runner<'a> {
                     eligible.push(holder);
                 }
             }
+            eligible.sort_by(|a, b| policy::compare(policy, a, b));
+            eligible.truncate(NOMINATED);
             start = page.next;
             // The index is in order of age, so nobody further on is older.
             if start.is_none() || (policy == Policy::Oldest && eligible.len() >= NOMINATED) {
                 break;
             }
         }
-        let mut nominated: Vec<store::Key> = Vec::new();
-        while nominated.len() < NOMINATED {
-            let Some((first, _)) = policy::choose(policy, &eligible) else {
-                break;
-            };
-            let first = first.clone();
-            nominated.push(self.key_of(&first));
-            eligible.retain(|holder| *holder != first);
-        }
-        if nominated.is_empty() {
+        if eligible.is_empty() {
             return Ok(Vec::new());
         }
+        let nominated: Vec<store::Key> = eligible.iter().map(|holder| self.key_of(holder)).collect();
         self.store
             .get_all(&nominated, self.now())
             .await?

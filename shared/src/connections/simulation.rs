@@ -276,6 +276,11 @@ impl World {
                 slots.rev += 1;
                 slots.in_use = slots.in_use.checked_add_signed(t.in_use).unwrap();
                 slots.given_up += u64::from(t.gives_up);
+                match &t.last_eviction {
+                    Change::Same => {}
+                    Change::Put(last) => slots.last_eviction = Some((**last).clone()),
+                    Change::Gone => slots.last_eviction = None,
+                }
                 for (stem, held) in &t.hold {
                     slots.held.insert(stem.clone(), held.clone());
                 }

@@ -19,6 +19,7 @@ use crate::store::{
     self, Condition, Expression, IndexKey, Item, Key, Outcome, StoreError, index_partition, partition,
     to_item,
 };
+use crate::user_secrets::SealedSecret;
 
 /// How long an audit entry is kept.
 const AUDIT_KEPT: Duration = Duration::from_secs(7 * 365 * 24 * 3600);
@@ -97,11 +98,25 @@ impl Names {
         }
     }
 
+    /// Where a user's record stands in the index.
+    #[must_use]
+    pub fn user_index(&self, record: &UserRecord) -> IndexKey {
+        self.holder_index(record.created_at, 0, record.user_id.as_str())
+    }
+
     /// A user's record as an item.
     pub fn user_item(&self, record: &UserRecord) -> Result<Item, StoreError> {
-        let stem = record.stem.clone();
-        let index = self.holder_index(record.created_at, 0, record.user_id.as_str());
-        to_item(&self.user(&stem), record, Some(&index), None)
+        to_item(
+            &self.user(&record.stem),
+            record,
+            Some(&self.user_index(record)),
+            None,
+        )
+    }
+
+    /// A user's secret as it stands in the user's item.
+    pub fn sealed(&self, record: &UserRecord, secret: &SealedSecret) -> Result<AttributeValue, StoreError> {
+        value(&self.user(&record.stem), secret)
     }
 
     /// A foreign record as an item.
@@ -149,7 +164,7 @@ impl Names {
         let mut writes = Vec::with_capacity(commit.writes.len() + commit.audit.len() + 1);
         match &commit.slots {
             SlotsChange::None => {}
-            SlotsChange::Transition(transition) => writes.push(self.transition(transition)),
+            SlotsChange::Transition(transition) => writes.push(self.transition(transition)?),
             SlotsChange::Replace { expect, becomes } => writes.push(store::Write::Put {
                 item: to_item(&self.slots(), becomes, None, None)?,
                 condition: expect.map_or(Condition::Absent, Condition::Revision),
@@ -170,7 +185,7 @@ impl Names {
         })
     }
 
-    fn transition(&self, transition: &Transition) -> store::Write {
+    fn transition(&self, transition: &Transition) -> Result<store::Write, StoreError> {
         let mut names = HashMap::from([("#rev".to_owned(), "rev".to_owned())]);
         let mut values = HashMap::from([(":one".to_owned(), number(1))]);
         let mut set = vec!["#rev = #rev + :one".to_owned()];
@@ -190,6 +205,14 @@ impl Names {
         for (index, stem) in transition.release.iter().enumerate() {
             names.insert(format!("#free{index}"), stem.as_str().to_owned());
             remove.push(format!("held.#free{index}"));
+        }
+        match &transition.last_eviction {
+            Change::Same => {}
+            Change::Put(last) => {
+                values.insert(":last_eviction".to_owned(), value(&self.slots(), last)?);
+                set.push("last_eviction = :last_eviction".to_owned());
+            }
+            Change::Gone => remove.push("last_eviction".to_owned()),
         }
         let mut update = format!("SET {}", set.join(", "));
         if !remove.is_empty() {
@@ -221,7 +244,7 @@ impl Names {
             values.insert(":least".to_owned(), number(-transition.in_use));
             condition.push_str(" AND in_use >= :least");
         }
-        store::Write::Update {
+        Ok(store::Write::Update {
             key: self.slots(),
             expression: Expression {
                 update,
@@ -229,7 +252,7 @@ impl Names {
                 names,
                 values,
             },
-        }
+        })
     }
 
     fn write(&self, write: &Write, at: Timestamp) -> Result<store::Write, StoreError> {
@@ -341,6 +364,14 @@ fn change<T>(
     })
 }
 
+/// Part of the item `key` in DynamoDB's form.
+fn value(key: &Key, part: &impl Serialize) -> Result<AttributeValue, StoreError> {
+    serde_dynamo::to_attribute_value(part).map_err(|error| StoreError::Malformed {
+        key: key.to_string(),
+        reason: error.to_string(),
+    })
+}
+
 fn number(value: impl std::fmt::Display) -> AttributeValue {
     AttributeValue::N(value.to_string())
 }
@@ -380,7 +411,6 @@ mod tests {
     use crate::config::Counts;
     use crate::connections::records::{ActiveUser, HeldPlace, Reservation, ReservationKind, UserState};
     use crate::ids::{AttemptId, UserId};
-    use crate::user_secrets::SealedSecret;
 
     fn names() -> Names {
         Names::new(TenantId::default())
@@ -459,6 +489,7 @@ mod tests {
             open: true,
             given_up: 0,
             held: [(UserId::parse("ada").unwrap().stem(), held.clone())].into(),
+            last_eviction: None,
         };
         let mut item = to_item(&names().slots(), &places, None, None).unwrap();
         item.insert(

@@ -1,7 +1,9 @@
 //! The limit as users and operators meet it.
 
+use std::time::Duration;
+
 use berth::config::Policy;
-use berth_local::Options;
+use berth_local::{Fault, Options};
 use serde_json::{Value, json};
 
 use crate::world::World;
@@ -226,5 +228,55 @@ async fn users_are_listed_oldest_first_in_parts() {
         .change_user("nobody", json!({}))
         .await
         .problem(404, "not_found");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_change_by_an_operator_undoes_nothing_that_is_noted_of_the_user_meanwhile() {
+    let world = World::start().await;
+    world.without_events().await;
+    world.registered(&["ada"]).await;
+    let registered = world.tracked().await[0]["last_active_at"].clone();
+    world.advance(60).await;
+    // The change has been decided and is on its way to the table while Ada is seen.
+    let slow = Fault::Slow(Duration::from_millis(800));
+    world.dynamodb().fail_next_of("TransactWriteItems", 1, slow);
+    let seen = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        world.connection_url("ada", json!({})).await
+    };
+    let change = json!({"protected": true, "created_at": "2020-01-01T00:00:00.000Z"});
+    let (changed, seen) = tokio::join!(world.change_user("ada", change), seen);
+    seen.with_status(200);
+    let changed = changed.with_status(200);
+    assert_eq!(
+        (&changed["protected"], &changed["created_at"]),
+        (&json!(true), &json!("2020-01-01T00:00:00.000Z"))
+    );
+    let ada = world.tracked().await[0].clone();
+    assert_eq!(
+        (&ada["protected"], &ada["created_at"]),
+        (&changed["protected"], &changed["created_at"])
+    );
+    assert_ne!(ada["last_active_at"], registered, "that Ada was seen is lost");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_new_secret_undoes_nothing_that_is_noted_of_the_user_meanwhile() {
+    let world = World::start().await;
+    world.registered(&["ada"]).await;
+    // SnapTrade takes a second to make the secret; a brokerage is connected meanwhile.
+    let slow = json!({"operation": "resetUserSecret", "kind": "slow", "delay_ms": 1_500});
+    world.sandbox("faults", slow).await;
+    let connected = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        world.connect("ada").await;
+        world.events_done().await;
+    };
+    let (reset, ()) = tokio::join!(world.reset_secret("ada"), connected);
+    reset.with_status(200);
+    assert_eq!(world.tracked().await[0]["connections"], 1);
+    world.assert_secret_works("ada").await;
     world.stop().await;
 }

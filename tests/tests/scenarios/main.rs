@@ -20,6 +20,7 @@ mod holds;
 mod input;
 mod limit;
 mod logs;
+mod policies;
 mod restart;
 mod snaptrade_faults;
 mod store_faults;

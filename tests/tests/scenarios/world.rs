@@ -226,6 +226,11 @@ impl World {
             .await
     }
 
+    pub async fn hold_for(&self, user: &str) -> Answer {
+        let path = "/api/snaptrade/handle-connection-limit";
+        self.post_as_operator(path, &json!({"user_id": user})).await
+    }
+
     pub async fn operators_status(&self) -> Answer {
         self.send(self.as_operator(Method::GET, "/api/snaptrade/status"))
             .await

@@ -5,10 +5,9 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::types::AttributeValue;
 
 use super::{Connections, Failure, MAX_TRIES};
-use crate::connections::machine::{AuditEntry, Change, Expect, Write};
-use crate::connections::records::{UserRecord, UserState};
-use crate::connections::registration::Refusal;
-use crate::connections::runner::{self, NoSecret, new_attempt};
+use crate::connections::machine::AuditEntry;
+use crate::connections::records::UserRecord;
+use crate::connections::runner::{self, NoSecret};
 use crate::ids::UserId;
 use crate::snaptrade::{ErrorKind, UserCredentials};
 use crate::store::{self, Outcome, Transaction};
@@ -83,12 +82,22 @@ impl Connections<'_> {
     /// # Errors
     /// [`Failure::Store`].
     pub async fn mark_secret_rejected(&self, user: &UserRecord) -> Result<(), Failure> {
-        self.set(
-            user,
-            "SET secret_rejected = :yes",
-            [(":yes", AttributeValue::Bool(true))],
-        )
-        .await
+        // A secret that was replaced since is not the one that was refused.
+        let Some(active) = user.active() else {
+            return Ok(());
+        };
+        let names = self.runner.names();
+        let update = ActiveUpdate {
+            set: "secret_rejected = :yes".to_owned(),
+            condition: " AND secret = :secret".to_owned(),
+            values: [
+                (":yes".to_owned(), AttributeValue::Bool(true)),
+                (":secret".to_owned(), names.sealed(user, &active.secret)?),
+            ]
+            .into(),
+        };
+        self.update_active(user, update, None).await?;
+        Ok(())
     }
 
     /// Notes how many brokerage connections the user has, and whether one of them is disabled.
@@ -96,50 +105,65 @@ impl Connections<'_> {
     /// # Errors
     /// [`Failure::Store`].
     pub async fn set_connections(&self, user: &UserRecord, count: u32, broken: bool) -> Result<(), Failure> {
-        let values = [
-            (":count", AttributeValue::N(count.to_string())),
-            (":broken", AttributeValue::Bool(broken)),
-        ];
-        self.set(user, "SET connections = :count, broken = :broken", values)
-            .await
+        let update = ActiveUpdate {
+            set: "connections = :count, broken = :broken".to_owned(),
+            values: [
+                (":count".to_owned(), AttributeValue::N(count.to_string())),
+                (":broken".to_owned(), AttributeValue::Bool(broken)),
+            ]
+            .into(),
+            ..ActiveUpdate::default()
+        };
+        self.update_active(user, update, None).await?;
+        Ok(())
     }
 
-    /// Changes what was seen of an active user, unless it has another incarnation by now. It stays outside the
-    /// revision, like all that no transition depends on.
-    async fn set<const N: usize>(
+    /// Changes some fields of an active user and leaves the others to whoever else changes them, unless the user has
+    /// another incarnation by now: then `false`. What no transition depends on stays outside the revision.
+    pub(super) async fn update_active(
         &self,
         user: &UserRecord,
-        update: &str,
-        values: [(&str, AttributeValue); N],
-    ) -> Result<(), Failure> {
+        update: ActiveUpdate,
+        audit: Option<(&str, &[(&str, &str)])>,
+    ) -> Result<bool, Failure> {
         let Some(active) = user.active() else {
-            return Ok(());
+            return Ok(false);
         };
-        let mut values: HashMap<String, AttributeValue> = values
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value))
-            .collect();
+        let (author, at) = (self.author(), self.runner.now());
+        let names = self.runner.names();
+        let token = format!("{}.set.1", author.attempt);
+        let mut values = update.values;
         values.insert(
             ":upstream".to_owned(),
             AttributeValue::S(active.upstream.to_string()),
         );
         values.insert(":active".to_owned(), AttributeValue::S("active".to_owned()));
-        let expression = store::Expression {
-            update: update.to_owned(),
-            condition: "upstream = :upstream AND #state = :active".to_owned(),
-            names: [("#state".to_owned(), "state".to_owned())].into(),
-            values,
-        };
-        let write = store::Write::Update {
-            key: self.runner.names().user(&user.stem),
-            expression,
-        };
-        let transaction = Transaction {
-            token: format!("{}.set.1", new_attempt()),
-            writes: vec![write],
-        };
-        self.app.store().transact(&transaction, self.runner.now()).await?;
-        Ok(())
+        let mut writes = vec![store::Write::Update {
+            key: names.user(&user.stem),
+            expression: store::Expression {
+                update: format!("SET {}", update.set),
+                condition: format!("upstream = :upstream AND #state = :active{}", update.condition),
+                names: [("#state".to_owned(), "state".to_owned())].into(),
+                values,
+            },
+        }];
+        if let Some((action, detail)) = audit {
+            let entry = author.audit(&user.stem, action, detail);
+            writes.push(store::Write::Put {
+                item: names.audit_item(&entry, at, &token, 0)?,
+                condition: store::Condition::Always,
+            });
+        }
+        let transaction = Transaction { token, writes };
+        let mut tries = 1;
+        loop {
+            match self.app.store().transact(&transaction, at).await {
+                Ok(outcome) => return Ok(outcome.is_made()),
+                // The same transaction under the same token is not made twice.
+                Err(_) if tries < MAX_TRIES => tries += 1,
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Has SnapTrade make a new secret for a user, and stores it.
@@ -173,7 +197,7 @@ impl Connections<'_> {
         };
         let sealed = user_secrets::seal(&keys, self.runner.tenant(), &stem, &reset.user_secret)
             .map_err(NoSecret::Sealed)?;
-        self.store_secret(record, sealed).await
+        self.store_secret(&record, &sealed).await
     }
 
     async fn is_rejected(&self, credentials: &UserCredentials) -> bool {
@@ -181,41 +205,38 @@ impl Connections<'_> {
         answer.is_err_and(|error| error.kind == ErrorKind::UserSecretRejected)
     }
 
-    /// Stores a new secret of the same incarnation, however often others change the record meanwhile.
-    async fn store_secret(&self, mut record: UserRecord, sealed: SealedSecret) -> Result<(), Failure> {
-        let stem = record.stem.clone();
-        let upstream = record.upstream().cloned();
-        for _ in 0..MAX_TRIES {
-            let mut changed = UserRecord {
-                rev: record.rev + 1,
-                ..record.clone()
-            };
-            if let UserState::Active(active) = &mut changed.state {
-                active.secret = sealed.clone();
-                active.secret_rejected = false;
-            }
-            let write = Write::User {
-                stem: stem.clone(),
-                expect: Expect::Revision(record.rev),
-                becomes: Change::Put(Box::new(changed)),
-            };
-            // The old secret is void by now, so an answer of the store that is lost is no reason to stop.
-            if let Ok(true) = self.write(write, &stem, "secret.reset", &[]).await {
-                return Ok(());
-            }
-            let Ok(now) = self.runner.user(&stem).await else {
-                continue;
-            };
-            match now {
-                Some(now) if now.upstream() == upstream.as_ref() && now.active().is_some() => {
-                    if now.active().is_some_and(|active| active.secret == sealed) {
-                        return Ok(());
-                    }
-                    record = now;
-                }
-                _ => return Err(Failure::NoSuchUser),
-            }
+    /// Stores a new secret of the same incarnation. It is part of the revision: whoever read the old one must not write
+    /// it back.
+    async fn store_secret(&self, record: &UserRecord, sealed: &SealedSecret) -> Result<(), Failure> {
+        let update = ActiveUpdate {
+            set: "secret = :secret, secret_rejected = :no, rev = rev + :one".to_owned(),
+            values: [
+                (":secret".to_owned(), self.runner.names().sealed(record, sealed)?),
+                (":no".to_owned(), AttributeValue::Bool(false)),
+                (":one".to_owned(), AttributeValue::N("1".to_owned())),
+            ]
+            .into(),
+            ..ActiveUpdate::default()
+        };
+        // The old secret is void by now, so an answer of the store that is lost is no reason to stop.
+        if self
+            .update_active(record, update, Some(("secret.reset", &[])))
+            .await?
+        {
+            Ok(())
+        } else {
+            Err(Failure::NoSuchUser)
         }
-        Err(Refusal::Busy.into())
     }
+}
+
+/// A change of some fields of an active user's record, in DynamoDB's words.
+#[derive(Debug, Default)]
+pub(super) struct ActiveUpdate {
+    /// What is set.
+    pub(super) set: String,
+    /// What has to hold besides that it is the same incarnation, beginning with ` AND `; may be empty.
+    pub(super) condition: String,
+    /// What `:values` stand for.
+    pub(super) values: HashMap<String, AttributeValue>,
 }

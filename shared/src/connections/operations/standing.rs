@@ -11,7 +11,7 @@ use crate::config::Counts;
 use crate::connections::machine::Roster;
 use crate::connections::opening::unknown_ids;
 use crate::connections::policy;
-use crate::connections::records::{Ghost, Holder, ReservationKind, Slots, UserRecord};
+use crate::connections::records::{Ghost, Holder, LastEviction, ReservationKind, Slots, UserRecord};
 use crate::connections::timing;
 use crate::ids::{UpstreamId, UserId};
 use crate::store::{self, Key};
@@ -57,6 +57,8 @@ pub struct Comparison {
     pub unknown: Vec<String>,
     /// Who was registered first.
     pub oldest: Option<Oldest>,
+    /// Who gave way last.
+    pub last_eviction: Option<LastEviction>,
 }
 
 /// Who was registered first.
@@ -95,7 +97,8 @@ impl Connections<'_> {
             })
             .sum();
         let comparison = if compare {
-            Some(self.compare(&holders, &known).await?)
+            let last_eviction = entry.slots.as_ref().and_then(|slots| slots.last_eviction.clone());
+            Some(self.compare(&holders, &known, last_eviction).await?)
         } else {
             None
         };
@@ -126,7 +129,12 @@ impl Connections<'_> {
         })
     }
 
-    async fn compare(&self, holders: &[Holder], known: &[&Holder]) -> Result<Comparison, Failure> {
+    async fn compare(
+        &self,
+        holders: &[Holder],
+        known: &[&Holder],
+        last_eviction: Option<LastEviction>,
+    ) -> Result<Comparison, Failure> {
         let list = self.list_upstream().await?;
         let listed: BTreeSet<&UpstreamId> = list.iter().collect();
         let roster = Roster {
@@ -166,6 +174,7 @@ impl Connections<'_> {
             missing,
             unknown: unknown.into_iter().map(|id| id.to_string()).collect(),
             oldest,
+            last_eviction,
         })
     }
 }

@@ -1,8 +1,12 @@
 //! The tracked users as operators see and change them.
 
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::secrets::ActiveUpdate;
 use super::{Connections, Failure, MAX_TRIES};
 use crate::clock::to_the_millisecond;
 use crate::connections::adoption::Adoption;
@@ -142,6 +146,13 @@ impl Connections<'_> {
     /// # Errors
     /// [`Failure::NoSuchUser`]; [`Refusal::InProgress`] while it is being registered or deleted; [`Failure::Store`].
     pub async fn change(&self, user: &UserId, change: UserChange) -> Result<TrackedUser, Failure> {
+        let change = UserChange {
+            // The index, by which holders are ordered, knows milliseconds.
+            created_at: change
+                .created_at
+                .and_then(|at| Timestamp::from_millisecond(at.as_millisecond()).ok()),
+            ..change
+        };
         for _ in 0..MAX_TRIES {
             let holder = self
                 .find(user)
@@ -149,49 +160,83 @@ impl Connections<'_> {
                 .into_iter()
                 .next()
                 .ok_or(Failure::NoSuchUser)?;
-            let stem = holder.stem();
-            let (write, changed) = match holder.clone() {
-                Holder::User(user) if user.active().is_none() => {
-                    return Err(Refusal::InProgress { retry_after: 5 }.into());
-                }
-                Holder::User(old) => {
-                    let new = UserRecord {
-                        rev: old.rev + 1,
-                        protected: change.protected.unwrap_or(old.protected),
-                        created_at: change.created_at.unwrap_or(old.created_at),
-                        ..old.clone()
-                    };
-                    let write = Write::User {
-                        stem: stem.clone(),
-                        expect: Expect::Revision(old.rev),
-                        becomes: Change::Put(Box::new(new.clone())),
-                    };
-                    (write, Holder::User(new))
-                }
-                Holder::Foreign(old) => {
-                    let new = ForeignRecord {
-                        rev: old.rev + 1,
-                        protected: change.protected.unwrap_or(old.protected),
-                        created_at: change.created_at.unwrap_or(old.created_at),
-                        ..old.clone()
-                    };
-                    let write = Write::Foreign {
-                        stem: stem.clone(),
-                        slot: old.slot,
-                        expect: Expect::Revision(old.rev),
-                        becomes: Change::Put(Box::new(new.clone())),
-                    };
-                    (write, Holder::Foreign(new))
-                }
+            let changed = match &holder {
+                Holder::User(old) => self.change_user(old, &change).await?.map(Holder::User),
+                Holder::Foreign(old) => self.change_foreign(old, &change).await?.map(Holder::Foreign),
             };
-            if self
-                .write(write, &stem, "user.changed", &changes(&change))
-                .await?
-            {
+            if let Some(changed) = changed {
                 return Ok(tracked(&changed));
             }
         }
         Err(Refusal::Busy.into())
+    }
+
+    /// Changes a user of ours; what is seen of it meanwhile stays. `None` where it has gone since it was read.
+    async fn change_user(
+        &self,
+        old: &UserRecord,
+        change: &UserChange,
+    ) -> Result<Option<UserRecord>, Failure> {
+        if old.active().is_none() {
+            return Err(Refusal::InProgress { retry_after: 5 }.into());
+        }
+        let new = UserRecord {
+            protected: change.protected.unwrap_or(old.protected),
+            created_at: change.created_at.unwrap_or(old.created_at),
+            ..old.clone()
+        };
+        // Within the revision: nobody may give way by what was read before.
+        let mut set = vec!["rev = rev + :one"];
+        let mut values = HashMap::from([(":one".to_owned(), AttributeValue::N("1".to_owned()))]);
+        if let Some(protected) = change.protected {
+            set.push("protected = :protected");
+            values.insert(":protected".to_owned(), AttributeValue::Bool(protected));
+        }
+        if let Some(created_at) = change.created_at {
+            set.push("created_at = :created_at, gsi1sk = :position");
+            values.insert(
+                ":created_at".to_owned(),
+                AttributeValue::S(created_at.to_string()),
+            );
+            let position = self.runner.names().user_index(&new).gsi1sk;
+            values.insert(":position".to_owned(), AttributeValue::S(position));
+        }
+        let update = ActiveUpdate {
+            set: set.join(", "),
+            values,
+            ..ActiveUpdate::default()
+        };
+        let said = changes(change);
+        let made = self
+            .update_active(old, update, Some(("user.changed", &said)))
+            .await?;
+        Ok(made.then_some(new))
+    }
+
+    /// Changes one without a secret here. All of its record is under its revision. `None` where somebody else was
+    /// faster.
+    async fn change_foreign(
+        &self,
+        old: &ForeignRecord,
+        change: &UserChange,
+    ) -> Result<Option<ForeignRecord>, Failure> {
+        let new = ForeignRecord {
+            rev: old.rev + 1,
+            protected: change.protected.unwrap_or(old.protected),
+            created_at: change.created_at.unwrap_or(old.created_at),
+            // Its place in the list stood in for the age that is known now.
+            order: if change.created_at.is_some() { 0 } else { old.order },
+            ..old.clone()
+        };
+        let stem = old.upstream.stem();
+        let write = Write::Foreign {
+            stem: stem.clone(),
+            slot: old.slot,
+            expect: Expect::Revision(old.rev),
+            becomes: Change::Put(Box::new(new.clone())),
+        };
+        let made = self.write(write, &stem, "user.changed", &changes(change)).await?;
+        Ok(made.then_some(new))
     }
 
     /// Part of the list of users, oldest first: at most `limit`, from `start` on.

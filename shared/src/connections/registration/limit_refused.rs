@@ -144,7 +144,7 @@ impl Registration {
             },
         ];
         place.ghosts.push(ghost);
-        let slots = Transition::of(-1);
+        let slots = Transition::of(-1).noting(Some(eviction.noted(context.now)));
         let reason = reason.as_str();
         let detail = [
             ("evicted", eviction.user_id.as_str()),

@@ -28,7 +28,7 @@ use super::machine::{
 use super::opening::{Opened, Opening, unknown_ids};
 use super::policy::{self, Reason};
 use super::records::{
-    ActiveUser, ForeignRecord, Ghost, GhostState, HeldPlace, HoldRecord, Holder, Reservation,
+    ActiveUser, ForeignRecord, Ghost, GhostState, HeldPlace, HoldRecord, Holder, LastEviction, Reservation,
     ReservationKind, Slots, UserRecord, UserState,
 };
 use super::timing::{self, HOLD, HOLD_AGAIN, LEASE, SKEW};
@@ -155,6 +155,18 @@ pub struct Eviction {
     pub created_at: Timestamp,
 }
 
+impl Eviction {
+    /// What the places keep of it.
+    fn noted(&self, now: Timestamp) -> LastEviction {
+        LastEviction {
+            user_id: self.user_id.clone(),
+            reason: self.reason,
+            created_at: self.created_at,
+            evicted_at: now,
+        }
+    }
+}
+
 type Step = Next<Result<Granted, Refusal>>;
 /// Registers a user, or holds a place for one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -167,6 +179,8 @@ pub struct Registration {
     place: Option<Place>,
     eviction: Option<Eviction>,
     evictions: u32,
+    /// Why SnapTrade kept the one who was to give way.
+    kept_by_snaptrade: Option<Fault>,
     excluded: BTreeSet<UpstreamId>,
     retired_own: bool,
     renamed: bool,
@@ -224,6 +238,7 @@ impl Registration {
             place: None,
             eviction: None,
             evictions: 0,
+            kept_by_snaptrade: None,
             excluded: BTreeSet::new(),
             retired_own: false,
             renamed: false,

@@ -80,7 +80,9 @@ impl Registration {
                 becomes: Change::Gone,
             });
         }
-        let slots = Transition::of(0).releasing(&self.stem);
+        // Nobody gave way after all, so the one before stands there again.
+        let before = self.slots.as_ref().and_then(|slots| slots.last_eviction.clone());
+        let slots = Transition::of(0).releasing(&self.stem).noting(before);
         let audit = vec![
             self.author.audit(
                 &self.stem,
@@ -105,6 +107,7 @@ impl Registration {
         }
         self.place = None;
         self.eviction = None;
+        self.kept_by_snaptrade = Some(fault.clone());
         // One other may be asked to give way, where the refusal was about this id and not about us.
         let about_the_id = fault == Fault::Error && self.evictions == 0;
         self.evictions += 1;

@@ -79,10 +79,13 @@ impl Registration {
             .iter()
             .map(|stem| self.author.audit(stem, "place.lost", &[]))
             .collect();
-        let slots = Transition {
+        let mut slots = Transition {
             release,
             ..Transition::of(in_use).guarded(guard).holding(&self.stem, held)
         };
+        if let Some(eviction) = &self.eviction {
+            slots = slots.noting(Some(eviction.noted(context.now)));
+        }
         let mut audit = vec![self.author.audit(&self.stem, action, detail)];
         audit.extend(lost);
         if let Some(victim) = place.ghosts.iter().find_map(|ghost| ghost.was.as_deref()) {
@@ -274,6 +277,10 @@ impl Registration {
         }
         let eligible = self.without_excluded(candidates);
         let Some((victim, reason)) = policy::choose(self.wish.policy, &eligible) else {
+            if let Some(fault) = &self.kept_by_snaptrade {
+                // Somebody could have given way, had SnapTrade let them go.
+                return Self::refuse(Refusal::Snaptrade(fault.clone()));
+            }
             let soonest = slots
                 .held
                 .values()
