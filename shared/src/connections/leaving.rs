@@ -6,10 +6,13 @@ use super::machine::{
     Transition, Write,
 };
 use super::records::{
-    ForeignRecord, Ghost, HeldPlace, Holder, Reservation, ReservationKind, UserRecord, UserState,
+    ConnectionsRecord, ForeignRecord, Ghost, HeldPlace, Holder, Reservation, ReservationKind, Slots,
+    UserRecord, UserState,
 };
 use super::timing::{self, LEASE, SKEW};
-use super::writes::{accept, inherit, new_ghost, put_new_ghost, remove_foreign};
+use super::writes::{
+    accept, connections_of, inherit, new_ghost, put_new_ghost, remove_foreign, with_its_connections,
+};
 use crate::ids::{Stem, UpstreamId, UserId};
 
 /// How often the decision is begun anew when others were faster.
@@ -63,6 +66,8 @@ pub struct Leaving {
     rounds: u32,
     record: Option<UserRecord>,
     ghosts: Vec<Ghost>,
+    slots: Option<Slots>,
+    connections: Option<ConnectionsRecord>,
     phase: Phase,
 }
 
@@ -97,6 +102,8 @@ impl Leaving {
             rounds: 0,
             record: None,
             ghosts: Vec::new(),
+            slots: None,
+            connections: None,
             phase: Phase::Start,
         }
     }
@@ -132,6 +139,8 @@ impl Leaving {
 
     fn enter(&mut self, entry: Entry, context: &Context<'_>) -> Step {
         let occupied = entry.user.is_some();
+        self.slots.clone_from(&entry.slots);
+        self.connections = entry.connections.clone().filter(|_| occupied);
         let Some(holder) = self.meant(entry) else {
             return Next::Done(Err(NotLeft::Unknown));
         };
@@ -150,7 +159,10 @@ impl Leaving {
     fn enter_user(&mut self, user: &UserRecord, context: &Context<'_>) -> Step {
         match &user.state {
             UserState::Active(active) => {
-                let ghost = new_ghost(&self.author, &active.upstream, &self.stem, None, context.now);
+                let ghost = Ghost {
+                    connections: connections_of(self.slots.as_ref(), self.connections.as_ref()),
+                    ..new_ghost(&self.author, &active.upstream, &self.stem, None, context.now)
+                };
                 let writes = vec![put_new_ghost(&ghost)];
                 let record = self.record(vec![active.upstream.clone()], user.rev + 1, user, context);
                 self.reserve(record, Expect::Revision(user.rev), vec![ghost], writes, context)
@@ -295,7 +307,13 @@ impl Leaving {
             expect,
             becomes: Change::Put(Box::new(record.clone())),
         });
-        let slots = Transition::of(0).holding(&self.stem, held);
+        let slots = with_its_connections(
+            Transition::of(0).holding(&self.stem, held),
+            self.slots.as_ref(),
+            self.connections.as_ref(),
+            true,
+            &mut writes,
+        );
         let audit = vec![self.author.audit(&self.stem, "user.leaving", &[])];
         let commit = self.author.commit("leave", context.now, slots, writes, audit);
         self.go(Phase::Reserving(Box::new(record), ghosts), Effect::Commit(commit))

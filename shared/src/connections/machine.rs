@@ -11,9 +11,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::records::{
-    ForeignRecord, Ghost, HeldPlace, HoldRecord, Holder, LastEviction, Slots, SyncRecord, UserRecord,
+    ConnectionsRecord, ForeignRecord, Ghost, HeldPlace, HeldPortal, HoldRecord, Holder, LastEviction, Slots,
+    SyncRecord, UserRecord,
 };
-use crate::config::Policy;
+use crate::config::{Counts, Policy};
 use crate::ids::{AttemptId, Stem, UpstreamId};
 use crate::user_secrets::SealedSecret;
 
@@ -114,6 +115,8 @@ pub struct Entry {
     pub foreign: Vec<ForeignRecord>,
     /// The last hold that was given to this user.
     pub hold: Option<HoldRecord>,
+    /// The user's connections, where those are counted.
+    pub connections: Option<ConnectionsRecord>,
     /// The places.
     pub slots: Option<Slots>,
 }
@@ -151,6 +154,8 @@ pub enum Obstacle {
     Foreign(Option<Box<ForeignRecord>>),
     /// A ghost was not as expected.
     Ghost(UpstreamId),
+    /// A record of connections was not as expected.
+    Connections(Stem),
     /// The sync's record was not as expected.
     Sync(Option<Box<SyncRecord>>),
     /// Something that no decision hangs on.
@@ -241,14 +246,20 @@ pub enum SlotsChange {
 /// A change of [`Slots`] that leaves room for others to make theirs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Transition {
-    /// What has to hold.
+    /// What has to count for it to be made.
+    pub counts: Counts,
+    /// What else has to hold.
     pub guard: Guard,
-    /// Added to `in_use`.
-    pub in_use: i32,
+    /// Users who get a place or lose theirs, where users are counted.
+    pub users: i32,
+    /// Connections that come and go, where those are counted.
+    pub connections: ConnectionsChange,
     /// Reservations that are entered or changed.
     pub hold: Vec<(Stem, HeldPlace)>,
     /// Reservations that end.
     pub release: Vec<Stem>,
+    /// Places for connections that are entered, changed or end (`None`), where connections are counted.
+    pub portals: Vec<(Stem, Option<HeldPortal>)>,
     /// Whether a holder gave up before its time.
     pub gives_up: bool,
     /// What becomes of the note on who gave way last.
@@ -256,17 +267,108 @@ pub struct Transition {
 }
 
 impl Transition {
-    /// One that adds `in_use` places, whatever else happens to them meanwhile.
+    /// One that gives `users` users a place, or takes so many, whatever else happens to the places meanwhile. Where
+    /// connections are counted users take none.
     #[must_use]
-    pub fn of(in_use: i32) -> Self {
+    pub fn of(users: i32) -> Self {
         Self {
+            counts: Counts::default(),
             guard: Guard::Any,
-            in_use,
+            users,
+            connections: ConnectionsChange::default(),
             hold: Vec::new(),
             release: Vec::new(),
+            portals: Vec::new(),
             gives_up: false,
             last_eviction: Change::Same,
         }
+    }
+
+    /// The same, with connections that come and go.
+    #[must_use]
+    pub fn with_connections(self, connections: ConnectionsChange) -> Self {
+        Self { connections, ..self }
+    }
+
+    /// What is added to `in_use`.
+    #[must_use]
+    pub fn in_use(&self) -> i32 {
+        match self.counts {
+            Counts::Users => self.users,
+            Counts::Connections => self.connections.in_use,
+        }
+    }
+
+    /// What is added to `leaving`.
+    #[must_use]
+    pub fn leaving(&self) -> i32 {
+        match self.counts {
+            Counts::Users => 0,
+            Counts::Connections => self.connections.leaving,
+        }
+    }
+
+    /// The counting that the connections belong to, where it matters.
+    #[must_use]
+    pub fn epoch(&self) -> Option<u64> {
+        match self.counts {
+            Counts::Users => None,
+            Counts::Connections => self.connections.epoch,
+        }
+    }
+
+    /// Whether [`Slots`] allow it as they are.
+    #[must_use]
+    pub fn is_allowed(&self, slots: &Slots) -> bool {
+        let guard = match self.guard {
+            Guard::Any => true,
+            Guard::Open => slots.open,
+            Guard::Room { max } => slots.open && slots.in_use < max,
+            Guard::RoomBeside { max, elsewhere } => {
+                slots.open && slots.elsewhere == elsewhere && slots.in_use < max.saturating_sub(elsewhere)
+            }
+            Guard::Full { max, given_up } => slots.open && slots.in_use >= max && slots.given_up == given_up,
+            Guard::FullBeside { max, elsewhere } => {
+                slots.open && slots.elsewhere == elsewhere && slots.in_use >= max.saturating_sub(elsewhere)
+            }
+            Guard::Revision(rev) => slots.rev == rev,
+        };
+        let remains = |count: u32, change: i32| i64::from(count) + i64::from(change) >= 0;
+        guard
+            && slots.counts == self.counts
+            && self.epoch().is_none_or(|epoch| slots.epoch == epoch)
+            && remains(slots.in_use, self.in_use())
+            && remains(slots.leaving, self.leaving())
+    }
+
+    /// [`Slots`] after it.
+    #[must_use]
+    pub fn apply(&self, slots: &Slots) -> Slots {
+        let mut after = slots.clone();
+        after.rev += 1;
+        after.in_use = after.in_use.saturating_add_signed(self.in_use());
+        after.leaving = after.leaving.saturating_add_signed(self.leaving());
+        after.given_up += u64::from(self.gives_up);
+        match &self.last_eviction {
+            Change::Same => {}
+            Change::Put(last) => after.last_eviction = Some((**last).clone()),
+            Change::Gone => after.last_eviction = None,
+        }
+        for (stem, held) in &self.hold {
+            after.held.insert(stem.clone(), held.clone());
+        }
+        for stem in &self.release {
+            after.held.remove(stem);
+        }
+        if self.counts == Counts::Connections {
+            for (stem, portal) in &self.portals {
+                match portal {
+                    Some(portal) => after.portals.insert(stem.clone(), *portal),
+                    None => after.portals.remove(stem),
+                };
+            }
+        }
+        after
     }
 
     /// The same, where this holds.
@@ -299,6 +401,13 @@ impl Transition {
         }
     }
 
+    /// The same, with what becomes of a place for a connection.
+    #[must_use]
+    pub fn with_portal(mut self, stem: &Stem, portal: Option<HeldPortal>) -> Self {
+        self.portals.push((stem.clone(), portal));
+        self
+    }
+
     /// The same, by a holder who gives up before its time.
     #[must_use]
     pub fn giving_up(self) -> Self {
@@ -315,15 +424,35 @@ impl From<Transition> for SlotsChange {
     }
 }
 
+/// Connections that come and go, for [`Slots`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct ConnectionsChange {
+    /// Added to the places in use.
+    pub in_use: i32,
+    /// Added to the connections that are leaving.
+    pub leaving: i32,
+    /// The counting that they belong to; `None` where nothing is said of any.
+    pub epoch: Option<u64>,
+}
+
 /// What has to hold of [`Slots`] for a transition.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Guard {
     /// That there are any.
     Any,
+    /// They are open.
+    Open,
     /// They are open and fewer than `max` are in use.
     Room {
         /// The limit.
         max: u32,
+    },
+    /// They are open and fewer are in use than `max` without those elsewhere, which were `elsewhere` when read.
+    RoomBeside {
+        /// The limit.
+        max: u32,
+        /// Connections elsewhere, as they were read.
+        elsewhere: u32,
     },
     /// They are open, at least `max` are in use, and nobody gave up since they were read.
     Full {
@@ -331,6 +460,13 @@ pub enum Guard {
         max: u32,
         /// `given_up` as it was read.
         given_up: u64,
+    },
+    /// They are open and at least as many are in use as `max` without those elsewhere, which were `elsewhere` when read.
+    FullBeside {
+        /// The limit.
+        max: u32,
+        /// Connections elsewhere, as they were read.
+        elsewhere: u32,
     },
     /// Nothing at all changed since they were read.
     Revision(u64),
@@ -374,6 +510,15 @@ pub enum Write {
         stem: Stem,
         /// What is there afterwards.
         becomes: Change<HoldRecord>,
+    },
+    /// A user's connections.
+    Connections {
+        /// Whose.
+        stem: Stem,
+        /// What has to be there.
+        expect: Expect,
+        /// What is there afterwards.
+        becomes: Change<ConnectionsRecord>,
     },
     /// The sync's record.
     Sync {
@@ -428,18 +573,27 @@ pub struct Author {
     pub attempt: AttemptId,
     /// Who had it done: a user, an operator, or a schedule.
     pub actor: String,
+    /// What counts against the limit, as its author knows it.
+    pub counts: Counts,
     decided: u32,
 }
 
 impl Author {
-    /// Somebody who has decided nothing yet.
+    /// Somebody who has decided nothing yet, where users count.
     #[must_use]
     pub fn new(attempt: AttemptId, actor: String) -> Self {
         Self {
             attempt,
             actor,
+            counts: Counts::default(),
             decided: 0,
         }
+    }
+
+    /// The same, where `counts` counts against the limit.
+    #[must_use]
+    pub fn counting(self, counts: Counts) -> Self {
+        Self { counts, ..self }
     }
 
     /// A commit under the next token of this author. `step` is a word of at most 12 letters.
@@ -451,7 +605,13 @@ impl Author {
         writes: Vec<Write>,
         audit: Vec<AuditEntry>,
     ) -> Box<Commit> {
-        let slots = slots.into();
+        let slots = match slots.into() {
+            SlotsChange::Transition(transition) => SlotsChange::Transition(Transition {
+                counts: self.counts,
+                ..transition
+            }),
+            other => other,
+        };
         self.decided += 1;
         let token = format!("{}.{step}.{}", self.attempt, self.decided);
         Box::new(Commit {

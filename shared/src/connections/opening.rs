@@ -88,6 +88,11 @@ impl Opening {
             given_up: 0,
             held: BTreeMap::new(),
             last_eviction: None,
+            leaving: 0,
+            elsewhere: 0,
+            elsewhere_read: 0,
+            epoch: rev,
+            portals: BTreeMap::new(),
         }
     }
 
@@ -170,7 +175,7 @@ impl Opening {
             open: true,
             given_up: slots.given_up,
             held: reservations(roster),
-            last_eviction: slots.last_eviction.clone(),
+            ..slots.clone()
         };
         let slots = SlotsChange::Replace {
             expect: Some(slots.rev),

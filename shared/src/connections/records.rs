@@ -14,6 +14,7 @@ use super::timing;
 use crate::clock::to_the_millisecond;
 use crate::config::Counts;
 use crate::ids::{AttemptId, Stem, UpstreamId, UserId};
+use crate::snaptrade::ConnectionId;
 use crate::user_secrets::SealedSecret;
 
 /// How many places there are and who holds one for a while.
@@ -23,8 +24,21 @@ pub struct Slots {
     pub counts: Counts,
     /// The limit when this was last written.
     pub max: u32,
-    /// Places held: reserved, active and foreign.
+    /// Places held. Where users are counted: reserved, active and foreign ones. Where connections are: those that are
+    /// not leaving, and visits to the portal.
     pub in_use: u32,
+    /// Connections that SnapTrade has not finished deleting, where those are counted.
+    #[serde(default)]
+    pub leaving: u32,
+    /// Connections of users whose connections cannot be listed from here, by SnapTrade's own statistics.
+    #[serde(default)]
+    pub elsewhere: u32,
+    /// What the statistics said of them when they were last read: more is believed when a second reading agrees.
+    #[serde(default)]
+    pub elsewhere_read: u32,
+    /// Which counting of connections `in_use` goes by. A record of connections that names another one is not in it.
+    #[serde(default)]
+    pub epoch: u64,
     /// Grows with every transition, also where `in_use` stays.
     pub rev: u64,
     /// Whether `in_use` is known to be right. Nothing is reserved while it is not.
@@ -37,6 +51,9 @@ pub struct Slots {
     /// Who gave way last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_eviction: Option<LastEviction>,
+    /// The places kept for connections that are not made yet, by the partition of their user.
+    #[serde(default)]
+    pub portals: BTreeMap<Stem, HeldPortal>,
 }
 
 /// Who gave way last, and why.
@@ -180,6 +197,110 @@ pub struct Ghost {
     pub sent_at: Timestamp,
     /// When SnapTrade accepted its deletion.
     pub accepted_at: Option<Timestamp>,
+    /// How many connections go with it, of those that are counted as leaving.
+    #[serde(default)]
+    pub connections: u32,
+}
+
+/// A user's connections, where those are counted, and the visit to the portal from which another may come.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ConnectionsRecord {
+    /// The partition of the user.
+    pub stem: Stem,
+    /// Grows with every write.
+    pub rev: u64,
+    /// Which counting it belongs to, as [`Slots`] name it.
+    pub epoch: u64,
+    /// The id at SnapTrade that the connections are of; none while a place is held for a user who is not registered.
+    pub upstream: Option<UpstreamId>,
+    /// The connections, as SnapTrade last listed them.
+    pub ids: BTreeMap<ConnectionId, CountedConnection>,
+    /// The visit that a place is kept for.
+    pub portal: Option<PortalPlace>,
+    /// When SnapTrade's list was last compared.
+    pub reconciled_at: Timestamp,
+}
+
+/// A connection that is counted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct CountedConnection {
+    /// When it was made.
+    pub since: Timestamp,
+    /// Whether the brokerage no longer lets SnapTrade in. It counts all the same.
+    pub disabled: bool,
+    /// When its deletion was last sent, or was to be: it is on its way out.
+    pub leaving: Option<Timestamp>,
+}
+
+/// What a place for a connection is kept for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PortalKind {
+    /// A link to the portal was given out, or is about to be.
+    Visit,
+    /// The place waits for its user to ask for a link.
+    Hold,
+}
+
+/// A place for a connection that is not made yet, as [`Slots`] know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct HeldPortal {
+    /// Until when it is kept.
+    pub until: Timestamp,
+    /// What for.
+    pub kind: PortalKind,
+}
+
+/// A place for a connection that is not made yet.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PortalPlace {
+    /// Who took it.
+    pub attempt: AttemptId,
+    /// What for.
+    pub kind: PortalKind,
+    /// When it was taken.
+    pub first: Timestamp,
+    /// Until when it is kept.
+    pub until: Timestamp,
+    /// What SnapTrade has to have deleted before a link may be given out.
+    pub after: Option<Owed>,
+}
+
+/// What was to give way for a place.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Owed {
+    /// One connection.
+    Connection {
+        /// Whose.
+        stem: Stem,
+        /// Which.
+        id: ConnectionId,
+    },
+    /// A user whose secret no longer works, with all its connections.
+    User(UpstreamId),
+}
+
+impl ConnectionsRecord {
+    /// Connections that are not leaving.
+    #[must_use]
+    pub fn staying(&self) -> u32 {
+        let staying = self.ids.values().filter(|one| one.leaving.is_none()).count();
+        u32::try_from(staying).unwrap_or(u32::MAX)
+    }
+
+    /// Connections that are leaving.
+    #[must_use]
+    pub fn leaving(&self) -> u32 {
+        let leaving = self.ids.values().filter(|one| one.leaving.is_some()).count();
+        u32::try_from(leaving).unwrap_or(u32::MAX)
+    }
+
+    /// Places that it takes.
+    #[must_use]
+    pub fn places(&self) -> u32 {
+        self.staying().saturating_add(u32::from(self.portal.is_some()))
+    }
 }
 
 /// How far the deletion of a ghost is.

@@ -144,7 +144,8 @@ impl<'a> Runner<'a> {
     /// [`StoreError`].
     pub async fn entry(&self, stem: &Stem) -> Result<Entry, StoreError> {
         let (user, hold, slots) = (self.names.user(stem), self.names.hold(stem), self.names.slots());
-        let mut keys = vec![user.clone(), hold.clone(), slots.clone()];
+        let connections = self.names.connections(stem);
+        let mut keys = vec![user.clone(), hold.clone(), slots.clone(), connections.clone()];
         keys.extend((0..FOREIGN_SLOTS).map(|slot| self.names.foreign(stem, slot)));
         let mut entry = Entry::default();
         for item in self.store.get_all(&keys, self.now()).await? {
@@ -155,6 +156,8 @@ impl<'a> Runner<'a> {
                 entry.hold = Some(store::from_item(&item)?);
             } else if key == slots {
                 entry.slots = Some(storage::slots(&item)?);
+            } else if key == connections {
+                entry.connections = Some(store::from_item(&item)?);
             } else {
                 entry.foreign.push(store::from_item(&item)?);
             }

@@ -59,6 +59,7 @@ struct World {
     foreign: BTreeMap<(Stem, u8), ForeignRecord>,
     ghosts: BTreeMap<UpstreamId, Ghost>,
     holds: BTreeMap<Stem, HoldRecord>,
+    connections: BTreeMap<Stem, ConnectionsRecord>,
     sync: Option<SyncRecord>,
     /// Ids at SnapTrade, in the order of their registration; true while it is deleting one.
     upstream: Vec<(UpstreamId, bool)>,
@@ -94,6 +95,7 @@ impl World {
                     .get(&stem)
                     .filter(|hold| timing::after(hold.until, timing::HOLD_AGAIN) > self.now())
                     .cloned(),
+                connections: self.connections.get(&stem).cloned(),
                 slots: self.slots.clone(),
             })),
             Effect::ReadReservation(stem) => {
@@ -206,17 +208,7 @@ impl World {
         let mut obstacles = Vec::new();
         let slots_hold = match &commit.slots {
             SlotsChange::None => true,
-            SlotsChange::Transition(t) => self.slots.as_ref().is_some_and(|slots| {
-                let guard = match t.guard {
-                    Guard::Any => true,
-                    Guard::Room { max } => slots.open && slots.in_use < max,
-                    Guard::Full { max, given_up } => {
-                        slots.open && slots.in_use >= max && slots.given_up == given_up
-                    }
-                    Guard::Revision(rev) => slots.rev == rev,
-                };
-                guard && i64::from(slots.in_use) + i64::from(t.in_use) >= 0
-            }),
+            SlotsChange::Transition(t) => self.slots.as_ref().is_some_and(|slots| t.is_allowed(slots)),
             SlotsChange::Replace { expect, .. } => self.slots.as_ref().map(|slots| slots.rev) == *expect,
         };
         if !slots_hold {
@@ -253,6 +245,11 @@ impl World {
                         obstacles.push(Obstacle::Sync(self.sync.clone().map(Box::new)));
                     }
                 }
+                Write::Connections { stem, expect, .. } => {
+                    if !meets(expect, self.connections.get(stem).map(|record| record.rev)) {
+                        obstacles.push(Obstacle::Connections(stem.clone()));
+                    }
+                }
                 Write::Hold { .. } => {}
             }
         }
@@ -272,21 +269,7 @@ impl World {
         match &commit.slots {
             SlotsChange::None => {}
             SlotsChange::Transition(t) => {
-                let slots = self.slots.as_mut().unwrap();
-                slots.rev += 1;
-                slots.in_use = slots.in_use.checked_add_signed(t.in_use).unwrap();
-                slots.given_up += u64::from(t.gives_up);
-                match &t.last_eviction {
-                    Change::Same => {}
-                    Change::Put(last) => slots.last_eviction = Some((**last).clone()),
-                    Change::Gone => slots.last_eviction = None,
-                }
-                for (stem, held) in &t.hold {
-                    slots.held.insert(stem.clone(), held.clone());
-                }
-                for stem in &t.release {
-                    slots.held.remove(stem);
-                }
+                self.slots = self.slots.as_ref().map(|slots| t.apply(slots));
             }
             SlotsChange::Replace { becomes, .. } => self.slots = Some((**becomes).clone()),
         }
@@ -301,6 +284,9 @@ impl World {
                 Write::Ghost {
                     upstream, becomes, ..
                 } => put(&mut self.ghosts, upstream.clone(), becomes),
+                Write::Connections { stem, becomes, .. } => {
+                    put(&mut self.connections, stem.clone(), becomes);
+                }
                 Write::Hold { stem, becomes } => put(&mut self.holds, stem.clone(), becomes),
                 Write::Sync { becomes, .. } => self.sync = Some((**becomes).clone()),
             }

@@ -11,15 +11,20 @@ use super::machine::{
     AuditEntry, Change, Commit, CommitOutcome, Expect, Guard, Obstacle, SlotsChange, Transition, Write,
 };
 use super::records::{
-    ForeignRecord, Ghost, GhostState, HeldPlace, HoldRecord, Holder, Slots, SyncRecord, UserRecord,
+    ConnectionsRecord, ForeignRecord, Ghost, GhostState, HeldPlace, HeldPortal, HoldRecord, Holder,
+    PortalKind, Slots, SyncRecord, UserRecord,
 };
 use super::timing::{GHOST_KEPT, HOLD_AGAIN, after};
+use crate::config::Counts;
 use crate::ids::{Stem, TenantId, UpstreamId};
 use crate::store::{
     self, Condition, Expression, IndexKey, Item, Key, Outcome, StoreError, index_partition, partition,
     to_item,
 };
 use crate::user_secrets::SealedSecret;
+
+/// Sorts after every time that fits into the index.
+const LAST: i64 = 999_999_999_999_999;
 
 /// How long an audit entry is kept.
 const AUDIT_KEPT: Duration = Duration::from_secs(7 * 365 * 24 * 3600);
@@ -67,6 +72,12 @@ impl Names {
         Key::new(self.user_partition(stem), "HOLD")
     }
 
+    /// A user's connections, where those are counted.
+    #[must_use]
+    pub fn connections(&self, stem: &Stem) -> Key {
+        Key::new(self.user_partition(stem), "CONNS")
+    }
+
     /// An id that has to go.
     #[must_use]
     pub fn ghost(&self, upstream: &UpstreamId) -> Key {
@@ -89,6 +100,13 @@ impl Names {
     #[must_use]
     pub fn ghosts(&self) -> String {
         index_partition(&self.tenant, "GHOSTS")
+    }
+
+    /// The index partition that lists records of connections, those with the oldest connection first and those without
+    /// any last.
+    #[must_use]
+    pub fn counted(&self) -> String {
+        index_partition(&self.tenant, "CONNS")
     }
 
     fn holder_index(&self, created_at: Timestamp, order: u32, name: &str) -> IndexKey {
@@ -124,6 +142,17 @@ impl Names {
         let key = self.foreign(&record.upstream.stem(), record.slot);
         let index = self.holder_index(record.created_at, record.order, record.upstream.shown_user_id());
         to_item(&key, record, Some(&index), None)
+    }
+
+    /// A record of connections as an item.
+    pub fn connections_item(&self, record: &ConnectionsRecord) -> Result<Item, StoreError> {
+        let oldest = record.ids.values().map(|connection| connection.since).min();
+        let since = oldest.map_or(LAST, |since| since.as_millisecond().clamp(0, LAST));
+        let index = IndexKey {
+            gsi1pk: self.counted(),
+            gsi1sk: format!("{since:015}#{}", record.stem.as_str()),
+        };
+        to_item(&self.connections(&record.stem), record, Some(&index), None)
     }
 
     fn ghost_item(&self, record: &Ghost, at: Timestamp) -> Result<Item, StoreError> {
@@ -190,9 +219,14 @@ impl Names {
         let mut values = HashMap::from([(":one".to_owned(), number(1))]);
         let mut set = vec!["#rev = #rev + :one".to_owned()];
         let mut remove = Vec::new();
-        if transition.in_use != 0 {
+        let (in_use, leaving) = (transition.in_use(), transition.leaving());
+        if in_use != 0 {
             set.push("in_use = in_use + :places".to_owned());
-            values.insert(":places".to_owned(), number(transition.in_use));
+            values.insert(":places".to_owned(), number(in_use));
+        }
+        if leaving != 0 {
+            set.push("leaving = leaving + :leaving".to_owned());
+            values.insert(":leaving".to_owned(), number(leaving));
         }
         if transition.gives_up {
             set.push("given_up = given_up + :one".to_owned());
@@ -214,6 +248,18 @@ impl Names {
             }
             Change::Gone => remove.push("last_eviction".to_owned()),
         }
+        if transition.counts == Counts::Connections {
+            for (index, (stem, portal)) in transition.portals.iter().enumerate() {
+                names.insert(format!("#portal{index}"), stem.as_str().to_owned());
+                match portal {
+                    Some(portal) => {
+                        values.insert(format!(":portal{index}"), portal_value(portal));
+                        set.push(format!("portals.#portal{index} = :portal{index}"));
+                    }
+                    None => remove.push(format!("portals.#portal{index}")),
+                }
+            }
+        }
         let mut update = format!("SET {}", set.join(", "));
         if !remove.is_empty() {
             update.push_str(" REMOVE ");
@@ -221,6 +267,20 @@ impl Names {
         }
         let mut condition = match &transition.guard {
             Guard::Any => "attribute_exists(pk)".to_owned(),
+            Guard::Open => {
+                names.insert("#open".to_owned(), "open".to_owned());
+                values.insert(":open".to_owned(), AttributeValue::Bool(true));
+                "#open = :open".to_owned()
+            }
+            Guard::RoomBeside { max, elsewhere } | Guard::FullBeside { max, elsewhere } => {
+                names.insert("#open".to_owned(), "open".to_owned());
+                values.insert(":open".to_owned(), AttributeValue::Bool(true));
+                values.insert(":room".to_owned(), number(max.saturating_sub(*elsewhere)));
+                values.insert(":elsewhere".to_owned(), number(*elsewhere));
+                let room = matches!(transition.guard, Guard::RoomBeside { .. });
+                let places = if room { "in_use < :room" } else { "in_use >= :room" };
+                format!("#open = :open AND elsewhere = :elsewhere AND {places}")
+            }
             Guard::Room { max } => {
                 names.insert("#open".to_owned(), "open".to_owned());
                 values.insert(":open".to_owned(), AttributeValue::Bool(true));
@@ -239,10 +299,24 @@ impl Names {
                 "#rev = :rev".to_owned()
             }
         };
-        if transition.in_use < 0 {
-            // A count that would fall below nothing is wrong already; better to stop and count anew.
-            values.insert(":least".to_owned(), number(-transition.in_use));
+        // Whoever knows another counting than the one in force would count the wrong things.
+        values.insert(
+            ":counts".to_owned(),
+            AttributeValue::S(transition.counts.as_str().to_owned()),
+        );
+        condition.push_str(" AND counts = :counts");
+        if let Some(epoch) = transition.epoch() {
+            values.insert(":epoch".to_owned(), number(epoch));
+            condition.push_str(" AND epoch = :epoch");
+        }
+        // A count that would fall below nothing is wrong already; better to stop and count anew.
+        if in_use < 0 {
+            values.insert(":least".to_owned(), number(-in_use));
             condition.push_str(" AND in_use >= :least");
+        }
+        if leaving < 0 {
+            values.insert(":least_leaving".to_owned(), number(-leaving));
+            condition.push_str(" AND leaving >= :least_leaving");
         }
         Ok(store::Write::Update {
             key: self.slots(),
@@ -276,6 +350,13 @@ impl Names {
                 becomes,
             } => change(self.ghost(upstream), *expect, becomes, |record| {
                 self.ghost_item(record, at)
+            })?,
+            Write::Connections {
+                stem,
+                expect,
+                becomes,
+            } => change(self.connections(stem), *expect, becomes, |record| {
+                self.connections_item(record)
             })?,
             Write::Hold { stem, becomes } => {
                 let key = self.hold(stem);
@@ -311,6 +392,7 @@ impl Names {
                 Some(Write::Foreign { .. }) => Obstacle::Foreign(read(&item)?),
                 Some(Write::Ghost { upstream, .. }) => Obstacle::Ghost(upstream.clone()),
                 Some(Write::Sync { .. }) => Obstacle::Sync(read(&item)?),
+                Some(Write::Connections { stem, .. }) => Obstacle::Connections(stem.clone()),
                 Some(Write::Hold { .. }) | None => Obstacle::Other,
             });
         }
@@ -384,6 +466,17 @@ fn held_value(held: &HeldPlace) -> AttributeValue {
     };
     AttributeValue::M(HashMap::from([
         ("attempt".to_owned(), AttributeValue::S(held.attempt.to_string())),
+        ("until".to_owned(), AttributeValue::S(held.until.to_string())),
+        ("kind".to_owned(), AttributeValue::S(kind.to_owned())),
+    ]))
+}
+
+fn portal_value(held: &HeldPortal) -> AttributeValue {
+    let kind = match held.kind {
+        PortalKind::Visit => "visit",
+        PortalKind::Hold => "hold",
+    };
+    AttributeValue::M(HashMap::from([
         ("until".to_owned(), AttributeValue::S(held.until.to_string())),
         ("kind".to_owned(), AttributeValue::S(kind.to_owned())),
     ]))
@@ -483,6 +576,11 @@ mod tests {
         };
         let places = Slots {
             counts: Counts::Users,
+            leaving: 0,
+            elsewhere: 0,
+            elsewhere_read: 0,
+            epoch: 0,
+            portals: [].into(),
             max: 5,
             in_use: 1,
             rev: 1,

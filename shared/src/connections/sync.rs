@@ -13,8 +13,8 @@ use sha2::{Digest, Sha256};
 use super::adoption::{Adopted, Adoption};
 use super::clearing::{Cleared, Clearing};
 use super::machine::{
-    AuditEntry, Author, Change, CommitOutcome, Context, Effect, Expect, Fault, Input, Machine, Next, Roster,
-    SlotsChange, Transition, Write,
+    AuditEntry, Author, Change, CommitOutcome, ConnectionsChange, Context, Effect, Expect, Fault, Input,
+    Machine, Next, Roster, SlotsChange, Transition, Write,
 };
 use super::opening::{Opened, Opening, unknown_ids};
 use super::records::{
@@ -576,11 +576,23 @@ impl Sync {
         let gone = Ghost {
             rev: ghost.rev + 1,
             state: GhostState::Gone,
+            connections: 0,
             ..ghost.clone()
+        };
+        // Its connections went with it.
+        let slots = match ghost.connections {
+            0 => SlotsChange::None,
+            connections => Transition::of(0)
+                .with_connections(ConnectionsChange {
+                    in_use: 0,
+                    leaving: -i32::try_from(connections).unwrap_or(i32::MAX),
+                    epoch: None,
+                })
+                .into(),
         };
         self.write(
             "gone",
-            SlotsChange::None,
+            slots,
             vec![put_ghost(ghost.rev, &gone)],
             Vec::new(),
             Counted::Nothing,

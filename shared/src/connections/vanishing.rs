@@ -3,11 +3,13 @@
 use jiff::Timestamp;
 
 use super::machine::{
-    Author, Change, CommitOutcome, Context, Effect, Expect, Input, Machine, Next, SecretStanding, Transition,
-    Write,
+    Author, Change, CommitOutcome, Context, Effect, Entry, Expect, Input, Machine, Next, SecretStanding,
+    Transition, Write,
 };
 use super::records::UserRecord;
 use super::timing;
+use super::writes::with_its_connections;
+use crate::config::Counts;
 
 /// Removes an active user whom SnapTrade no longer lets in. Neither a list nor an event is believed: SnapTrade has to
 /// refuse the user's own secret, naming it, while it accepts our own credentials before and after.
@@ -24,6 +26,7 @@ enum Phase {
     CheckingBefore,
     Probing,
     CheckingAfter,
+    ReadingConnections,
     Removing,
 }
 
@@ -54,14 +57,21 @@ impl Vanishing {
         })
     }
 
-    fn remove(&mut self, context: &Context<'_>) -> Next<Vanished> {
+    fn remove(&mut self, entry: Option<&Entry>, context: &Context<'_>) -> Next<Vanished> {
         let stem = self.user.stem.clone();
-        let writes = vec![Write::User {
+        let mut writes = vec![Write::User {
             stem: stem.clone(),
             expect: Expect::Revision(self.user.rev),
             becomes: Change::Gone,
         }];
-        let slots = Transition::of(-1);
+        // SnapTrade lets nobody in under this id any more, so its connections are gone with it.
+        let slots = with_its_connections(
+            Transition::of(-1),
+            entry.and_then(|entry| entry.slots.as_ref()),
+            entry.and_then(|entry| entry.connections.as_ref()),
+            false,
+            &mut writes,
+        );
         let audit = vec![self.author.audit(&stem, "user.vanished", &[])];
         self.phase = Phase::Removing;
         Next::Do(Effect::Commit(self.author.commit(
@@ -96,7 +106,14 @@ impl Machine for Vanishing {
                 self.phase = Phase::CheckingAfter;
                 Next::Do(Effect::ProbeCredentials)
             }
-            (Phase::CheckingAfter, Input::ProbedCredentials(true)) => self.remove(context),
+            (Phase::CheckingAfter, Input::ProbedCredentials(true)) => match self.author.counts {
+                Counts::Users => self.remove(None, context),
+                Counts::Connections => {
+                    self.phase = Phase::ReadingConnections;
+                    Next::Do(Effect::ReadEntry(self.user.stem.clone()))
+                }
+            },
+            (Phase::ReadingConnections, Input::Entry(entry)) => self.remove(Some(&entry), context),
             (Phase::Removing, Input::Committed(outcome)) => self.done(outcome == CommitOutcome::Won),
             _ => self.done(false),
         }

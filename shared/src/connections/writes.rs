@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 
-use super::machine::{Author, Change, Expect, Write};
-use super::records::{ForeignRecord, Ghost, GhostState, Holder, Reservation};
+use super::machine::{Author, Change, ConnectionsChange, Expect, Transition, Write};
+use super::records::{ConnectionsRecord, ForeignRecord, Ghost, GhostState, Holder, Reservation, Slots};
 use crate::ids::{Stem, UpstreamId};
 
 /// A ghost of `upstream` that `author` is to delete before the place in partition `waits` is used or freed.
@@ -24,6 +24,7 @@ pub fn new_ghost(
         was: was.map(Box::new),
         sent_at: now,
         accepted_at: None,
+        connections: 0,
     }
 }
 
@@ -158,4 +159,47 @@ pub fn restore(holder: &Holder) -> Write {
             }
         }
     }
+}
+
+/// How many connections go with an incarnation, of those that are counted. Its ghost remembers them.
+#[must_use]
+pub fn connections_of(slots: Option<&Slots>, record: Option<&ConnectionsRecord>) -> u32 {
+    let counted = record.filter(|record| slots.is_some_and(|slots| slots.epoch == record.epoch));
+    counted.map_or(0, |record| record.staying().saturating_add(record.leaving()))
+}
+
+/// Has the connections of an incarnation go with it, in the `transition` by which it goes: its record goes, and what
+/// was counted of it is leaving, as long as a ghost says so; `with_ghost` tells whether there is one.
+#[must_use]
+pub fn with_its_connections(
+    transition: Transition,
+    slots: Option<&Slots>,
+    record: Option<&ConnectionsRecord>,
+    with_ghost: bool,
+    writes: &mut Vec<Write>,
+) -> Transition {
+    let Some(record) = record else { return transition };
+    writes.push(Write::Connections {
+        stem: record.stem.clone(),
+        expect: Expect::Revision(record.rev),
+        becomes: Change::Gone,
+    });
+    let transition = match &record.portal {
+        Some(_) => transition.with_portal(&record.stem, None),
+        None => transition,
+    };
+    if slots.is_none_or(|slots| slots.epoch != record.epoch) {
+        // What an earlier counting left was not counted since.
+        return transition;
+    }
+    let number = |count: u32| i32::try_from(count).unwrap_or(i32::MAX);
+    transition.with_connections(ConnectionsChange {
+        in_use: -number(record.places()),
+        leaving: if with_ghost {
+            number(record.staying())
+        } else {
+            -number(record.leaving())
+        },
+        epoch: Some(record.epoch),
+    })
 }

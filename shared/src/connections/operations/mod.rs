@@ -83,7 +83,7 @@ impl<'a> Connections<'a> {
     }
 
     pub(super) fn author(&self) -> Author {
-        Author::new(new_attempt(), self.actor.clone())
+        Author::new(new_attempt(), self.actor.clone()).counting(self.app.config().counts)
     }
 
     pub(super) fn limit(&self) -> u32 {

@@ -14,6 +14,7 @@ impl Registration {
     pub(super) fn enter(&mut self, entry: Entry, context: &mut Context<'_>) -> Step {
         let in_use = entry.slots.as_ref().map_or(0, |slots| slots.in_use);
         self.slots.clone_from(&entry.slots);
+        self.connections.clone_from(&entry.connections);
         if let Some(user) = entry.user {
             return match &user.state {
                 UserState::Active(active) => self.enter_active(&user, active, in_use, context),
@@ -147,7 +148,8 @@ impl Registration {
     }
 
     pub(super) fn find_place(&mut self, slots: &Slots, context: &mut Context<'_>) -> Step {
-        if slots.in_use < self.wish.max {
+        // Where connections are counted, registering takes no place.
+        if slots.in_use < self.wish.max || self.wish.counts == Counts::Connections {
             return self.reserve_free(context);
         }
         if let Some(stem) = expired_place(slots, context.now) {

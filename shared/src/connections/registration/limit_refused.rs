@@ -69,7 +69,8 @@ impl Registration {
         let pending = list.iter().any(|id| going.contains(id));
         let full = u32::try_from(living).unwrap_or(u32::MAX) >= self.wish.max;
         let already = self.evictions + u32::from(self.eviction.is_some());
-        if full && already < 2 {
+        let gives_way = self.wish.counts == Counts::Users;
+        if full && already < 2 && gives_way {
             return self.go(
                 Phase::NominatingForLimit,
                 Effect::ReadCandidates(self.wish.policy),
@@ -86,7 +87,7 @@ impl Registration {
                 context,
             );
         }
-        if already == 0 {
+        if already == 0 && gives_way {
             tracing::error!(
                 alarm = "limit_below_configured",
                 living,

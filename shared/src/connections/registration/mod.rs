@@ -28,11 +28,14 @@ use super::machine::{
 use super::opening::{Opened, Opening, unknown_ids};
 use super::policy::{self, Reason};
 use super::records::{
-    ActiveUser, ForeignRecord, Ghost, GhostState, HeldPlace, HoldRecord, Holder, LastEviction, Reservation,
-    ReservationKind, Slots, UserRecord, UserState,
+    ActiveUser, ConnectionsRecord, ForeignRecord, Ghost, GhostState, HeldPlace, HoldRecord, Holder,
+    LastEviction, Reservation, ReservationKind, Slots, UserRecord, UserState,
 };
 use super::timing::{self, HOLD, HOLD_AGAIN, LEASE, SKEW};
-use super::writes::{Inherited, accept, inherit, new_ghost, put_new_ghost, remove, remove_foreign, restore};
+use super::writes::{
+    Inherited, accept, connections_of, inherit, new_ghost, put_new_ghost, remove, remove_foreign, restore,
+    with_its_connections,
+};
 use crate::config::{Counts, Policy};
 use crate::ids::{Stem, UpstreamId, UserId};
 use crate::user_secrets::SealedSecret;
@@ -176,6 +179,7 @@ pub struct Registration {
     author: Author,
     rounds: u32,
     slots: Option<Slots>,
+    connections: Option<ConnectionsRecord>,
     place: Option<Place>,
     eviction: Option<Eviction>,
     evictions: u32,
@@ -235,6 +239,7 @@ impl Registration {
             author,
             rounds: 0,
             slots: None,
+            connections: None,
             place: None,
             eviction: None,
             evictions: 0,

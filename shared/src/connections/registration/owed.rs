@@ -114,7 +114,7 @@ impl Registration {
         if about_the_id && timing::may_call(Timestamp::MAX, context.deadline, context.now) {
             // A new reservation is a new attempt: its id has to be fresh.
             let actor = self.author.actor.clone();
-            self.author = Author::new((context.draw)(), actor);
+            self.author = Author::new((context.draw)(), actor).counting(self.wish.counts);
             return self.look();
         }
         Self::refuse(Refusal::Snaptrade(fault))

@@ -41,7 +41,8 @@ impl Registration {
             step,
             action,
             guard,
-            in_use,
+            users,
+            connections,
             release,
             expect,
             place,
@@ -81,11 +82,18 @@ impl Registration {
             .collect();
         let mut slots = Transition {
             release,
-            ..Transition::of(in_use).guarded(guard).holding(&self.stem, held)
+            ..Transition::of(users).guarded(guard).holding(&self.stem, held)
         };
         if let Some(eviction) = &self.eviction {
             slots = slots.noting(Some(eviction.noted(context.now)));
         }
+        let slots = with_its_connections(
+            slots,
+            self.slots.as_ref(),
+            connections.as_ref(),
+            true,
+            &mut writes,
+        );
         let mut audit = vec![self.author.audit(&self.stem, action, detail)];
         audit.extend(lost);
         if let Some(victim) = place.ghosts.iter().find_map(|ghost| ghost.was.as_deref()) {
@@ -119,10 +127,13 @@ impl Registration {
         }
         let place = Place::new(self.reservation(Vec::new(), context), Vec::new());
         let writes = vec![self.no_foreign()];
-        let guard = Guard::Room { max: self.wish.max };
+        let guard = match self.wish.counts {
+            Counts::Users => Guard::Room { max: self.wish.max },
+            Counts::Connections => Guard::Open,
+        };
         let taking = Taking {
             guard,
-            in_use: 1,
+            users: 1,
             ..Taking::new("reserve", "place.reserved", place, writes)
         };
         self.reserve(taking, context)
@@ -148,7 +159,10 @@ impl Registration {
         active: &ActiveUser,
         context: &mut Context<'_>,
     ) -> Step {
-        let ghost = self.ghost(&active.upstream, None, context.now);
+        let ghost = Ghost {
+            connections: connections_of(self.slots.as_ref(), self.connections.as_ref()),
+            ..self.ghost(&active.upstream, None, context.now)
+        };
         let writes = vec![put_new_ghost(&ghost)];
         let mut record = self.reservation(vec![active.upstream.clone()], context);
         record.rev = user.rev + 1;
@@ -159,6 +173,7 @@ impl Registration {
         let taking = Taking {
             expect,
             detail: &detail,
+            connections: self.connections.clone(),
             ..Taking::new("renew", "place.renewed", place, writes)
         };
         self.reserve(taking, context)
@@ -372,7 +387,11 @@ impl Registration {
     /// Keeps count of the places that this attempt takes and frees, for the answer.
     pub(super) fn count(&mut self, change: &SlotsChange) {
         if let (Some(slots), SlotsChange::Transition(transition)) = (&mut self.slots, change) {
-            slots.in_use = slots.in_use.saturating_add_signed(transition.in_use);
+            let counted = Transition {
+                counts: self.wish.counts,
+                ..transition.clone()
+            };
+            slots.in_use = slots.in_use.saturating_add_signed(counted.in_use());
         }
     }
 
