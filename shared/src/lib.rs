@@ -3,6 +3,7 @@
 //! The modules are rooms by subject. `connections` is what Berth exists for; `snaptrade` is the client of the
 //! outside service, `store` the one table, `http` the edge, and `app` what a function starts from.
 
+pub mod access;
 pub mod app;
 pub mod clock;
 pub mod config;

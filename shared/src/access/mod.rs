@@ -1,0 +1,8 @@
+//! The access sync: customers of a WordPress shop who pay get access to invite-only scripts at TradingView, for as
+//! long as they paid for (facts/access.md).
+//!
+//! All of this room so far decides and does no I/O.
+
+pub mod configuration;
+pub mod duration;
+pub mod ids;
