@@ -6,7 +6,7 @@ use super::machine::{
     Transition, Write,
 };
 use super::records::{
-    ConnectionsRecord, ForeignRecord, Ghost, HeldPlace, Holder, Reservation, ReservationKind, Slots,
+    ConnectionsRecord, ForeignRecord, Ghost, Holder, Reservation, ReservationKind, Slots,
     UserRecord, UserState,
 };
 use super::timing::{self, LEASE, SKEW};
@@ -167,11 +167,11 @@ impl Leaving {
                 let record = self.record(vec![active.upstream.clone()], user.rev + 1, user, context);
                 self.reserve(record, Expect::Revision(user.rev), vec![ghost], writes, context)
             }
-            UserState::Reserved(reservation) if timing::expired(reservation.until, context.now) => {
+            UserState::Reserved(reservation) if timing::expired(reservation.kept_until(), context.now) => {
                 self.go(Phase::ReadingExpired, Effect::ReadReservation(self.stem.clone()))
             }
             UserState::Reserved(reservation) => {
-                let free = timing::after(reservation.until, SKEW);
+                let free = timing::after(reservation.kept_until(), SKEW);
                 let retry_after = timing::seconds_until(free, context.now);
                 Next::Done(Err(NotLeft::InProgress { retry_after }))
             }
@@ -267,6 +267,7 @@ impl Leaving {
             attempt: self.author.attempt.clone(),
             upstream: None,
             until: timing::after(context.now, LEASE),
+            held_until: None,
             after,
         })
     }
@@ -297,11 +298,7 @@ impl Leaving {
         let Some(reservation) = record.reservation() else {
             return Next::Done(Err(NotLeft::Busy));
         };
-        let held = HeldPlace {
-            attempt: self.author.attempt.clone(),
-            until: reservation.until,
-            kind: ReservationKind::Leave,
-        };
+        let held = reservation.held_place();
         writes.push(Write::User {
             stem: self.stem.clone(),
             expect,
@@ -364,14 +361,11 @@ impl Leaving {
         };
         let expect = Expect::Revision(record.rev);
         record.rev += 1;
-        if let UserState::Reserved(reservation) = &mut record.state {
-            reservation.until = jiff::Timestamp::UNIX_EPOCH;
-        }
-        let held = HeldPlace {
-            attempt: self.author.attempt.clone(),
-            until: jiff::Timestamp::UNIX_EPOCH,
-            kind: ReservationKind::Leave,
+        let UserState::Reserved(reservation) = &mut record.state else {
+            return Next::Done(Err(NotLeft::Busy));
         };
+        reservation.until = jiff::Timestamp::UNIX_EPOCH;
+        let held = reservation.held_place();
         let writes = vec![Write::User {
             stem: self.stem.clone(),
             expect,

@@ -195,14 +195,9 @@ impl Opening {
 /// The reservations that the records tell of. What the places say of them may have been lost with the places.
 fn reservations(roster: &Roster) -> BTreeMap<Stem, HeldPlace> {
     let held = |holder: &Holder| match holder {
-        Holder::User(user) => user.reservation().map(|reservation| {
-            let held = HeldPlace {
-                attempt: reservation.attempt.clone(),
-                until: reservation.until,
-                kind: reservation.kind,
-            };
-            (user.stem.clone(), held)
-        }),
+        Holder::User(user) => user
+            .reservation()
+            .map(|reservation| (user.stem.clone(), reservation.held_place())),
         Holder::Foreign(_) => None,
     };
     roster.holders.iter().filter_map(held).collect()

@@ -133,6 +133,9 @@ pub struct Reservation {
     pub upstream: Option<UpstreamId>,
     /// Until when. The beginning of time where it was given up.
     pub until: Timestamp,
+    /// Until when the place is kept for its user whatever becomes of the attempt: it was held before it was used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_until: Option<Timestamp>,
     /// Ids whose deletion SnapTrade must have accepted before the place is used or freed.
     pub after: Vec<UpstreamId>,
 }
@@ -358,6 +361,38 @@ pub struct DoubtedList {
     pub digest: String,
 }
 
+impl Reservation {
+    /// Until when others may not take the place.
+    #[must_use]
+    pub fn kept_until(&self) -> Timestamp {
+        self.held_until.map_or(self.until, |held| held.max(self.until))
+    }
+
+    /// Until when the place is kept for its user, used or not, if it was asked for as a hold and is still one.
+    #[must_use]
+    pub fn hold(&self, now: Timestamp) -> Option<Timestamp> {
+        let held = match self.kind {
+            ReservationKind::Hold => Some(self.until),
+            ReservationKind::Register | ReservationKind::Leave => self.held_until,
+        };
+        held.filter(|until| *until > now)
+    }
+
+    /// The reservation as [`Slots`] is to know it.
+    #[must_use]
+    pub fn held_place(&self) -> HeldPlace {
+        let kind = match self.held_until {
+            Some(held) if held > self.until => ReservationKind::Hold,
+            _ => self.kind,
+        };
+        HeldPlace {
+            attempt: self.attempt.clone(),
+            until: self.kept_until(),
+            kind,
+        }
+    }
+}
+
 impl UserRecord {
     /// The reservation, where the user is reserved.
     #[must_use]
@@ -377,9 +412,16 @@ impl UserRecord {
         }
     }
 
-    /// Whether this is a reservation whose holder ran out of time.
+    /// Whether this is a reservation whose place others may take.
     #[must_use]
     pub fn is_expired(&self, now: Timestamp) -> bool {
+        self.reservation()
+            .is_some_and(|reservation| timing::expired(reservation.kept_until(), now))
+    }
+
+    /// Whether this is a reservation whose attempt ran out of time, so that its user may go on with another one.
+    #[must_use]
+    pub fn attempt_ended(&self, now: Timestamp) -> bool {
         self.reservation()
             .is_some_and(|reservation| timing::expired(reservation.until, now))
     }

@@ -542,6 +542,7 @@ mod tests {
                 attempt: attempt.clone(),
                 upstream: None,
                 until: Timestamp::UNIX_EPOCH,
+                held_until: Some(at("2026-11-21T10:05:00Z")),
                 after: vec![upstream.clone()],
             }),
             ..active.clone()

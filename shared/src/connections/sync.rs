@@ -388,7 +388,7 @@ impl Sync {
         let Some(reservation) = user.reservation() else {
             return self.next(context);
         };
-        if !timing::expired(reservation.until, context.now) {
+        if !user.is_expired(context.now) {
             return self.next(context);
         }
         let stem = user.stem.clone();
@@ -399,22 +399,20 @@ impl Sync {
         } = inherit(&self.author, &stem, reservation, ghosts, context.now);
         let mut record = user.clone();
         record.rev += 1;
-        if let UserState::Reserved(mine) = &mut record.state {
-            mine.attempt = self.author.attempt.clone();
-            mine.until = self.until();
-            mine.upstream = None;
-            mine.after = after;
-        }
+        let UserState::Reserved(mine) = &mut record.state else {
+            return self.next(context);
+        };
+        mine.attempt = self.author.attempt.clone();
+        mine.until = self.until();
+        mine.held_until = None;
+        mine.upstream = None;
+        mine.after = after;
+        let held = mine.held_place();
         writes.push(Write::User {
             stem: stem.clone(),
             expect: Expect::Revision(user.rev),
             becomes: Change::Put(Box::new(record.clone())),
         });
-        let held = HeldPlace {
-            attempt: self.author.attempt.clone(),
-            until: self.until(),
-            kind: reservation.kind,
-        };
         let slots = Transition::of(0).holding(&stem, held);
         let audit = vec![self.author.audit(&stem, "place.retired", &[])];
         let commit = self.author.commit("retire", context.now, slots, writes, audit);
@@ -467,11 +465,7 @@ impl Sync {
             return self.next(context);
         };
         reservation.until = Timestamp::UNIX_EPOCH;
-        let held = HeldPlace {
-            attempt: reservation.attempt.clone(),
-            until: Timestamp::UNIX_EPOCH,
-            kind: reservation.kind,
-        };
+        let held = reservation.held_place();
         let slots = Transition::of(0).holding(&stem, held).giving_up();
         let writes = vec![Write::User {
             stem: stem.clone(),
@@ -759,9 +753,7 @@ fn plan(
     let mut work = Vec::new();
     for holder in &roster.holders {
         if let Holder::User(user) = holder
-            && user
-                .reservation()
-                .is_some_and(|reservation| timing::expired(reservation.until, now))
+            && user.is_expired(now)
         {
             work.push(Work::Retire(Box::new(user.clone())));
         }

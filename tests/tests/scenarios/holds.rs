@@ -137,3 +137,70 @@ async fn a_place_that_was_held_and_used_is_counted_once() {
     assert_eq!(world.status("ada").await["current_count"], 1);
     world.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hold_whose_registration_was_not_answered_keeps_its_remaining_minutes() {
+    let world = World::with_limit(2).await;
+    world.registered(&["ada", "bob"]).await;
+    let held = world.hold("cy").await.with_status(200);
+    world.fault("registerUser", "timeout", 100).await;
+    world.register("cy").await.problem(504, "upstream_timeout");
+    world.clear_faults().await;
+
+    // The place is still hers, for as long as it was promised, and asking again extends nothing and evicts nobody.
+    let status = world.status("cy").await.with_status(200);
+    assert_eq!(status["held_until"], held["held_until"]);
+    let before = world.table().await;
+    let again = world.hold("cy").await.with_status(200);
+    assert_eq!(
+        (&again["held_until"], &again["evicted"]),
+        (&held["held_until"], &Value::Null)
+    );
+    assert_eq!(world.table().await, before, "a second hold changed something");
+    // Somebody else does not get it.
+    let answer = world.register_for("dee").await.with_status(201);
+    assert_eq!(answer["evicted"]["user_id"], "bob");
+    world.advance(120).await;
+    let used = world.register("cy").await.with_status(201);
+    assert_eq!(used["evicted"], Value::Null);
+    world.settle().await;
+    world.assert_exactly(&["cy", "dee"]).await;
+    world.assert_secret_works("cy").await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hold_whose_registration_was_not_answered_ends_when_it_was_to_end() {
+    let world = World::with_limit(1).await;
+    world.hold("ada").await.with_status(200);
+    world.fault("registerUser", "commit_then_timeout", 100).await;
+    world.register("ada").await.problem(504, "upstream_timeout");
+    world.clear_faults().await;
+    world.advance(310).await;
+    // The next caller takes the place with what it owes, and nobody gives way.
+    let answer = world.register_for("bob").await.with_status(201);
+    assert_eq!(answer["evicted"], Value::Null);
+    world.settle().await;
+    world.assert_exactly(&["bob"]).await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_hold_is_not_extended_by_asking_again_shortly_before_it_ends() {
+    let world = World::with_limit(2).await;
+    world.registered(&["ada"]).await;
+    let held = world.hold("bob").await.with_status(200);
+    world.advance(290).await;
+    let again = world.hold("bob").await.with_status(200);
+    assert_eq!(again.body, held.body);
+    world.advance(20).await;
+    let status = world.status("bob").await.with_status(200);
+    assert_eq!(
+        (&status["held_until"], &status["available"]),
+        (&Value::Null, &json!(1))
+    );
+    // Asking a third time is asking for another place, which comes too soon.
+    world.hold("bob").await.problem(429, "rate_limited");
+    world.assert_exactly_after_sync(&["ada"]).await;
+    world.stop().await;
+}

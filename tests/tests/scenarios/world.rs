@@ -577,6 +577,12 @@ impl World {
         );
     }
 
+    /// The same after one sync.
+    pub async fn assert_exactly_after_sync(&self, users: &[&str]) {
+        self.sync().await.with_status(200);
+        self.assert_exactly(users).await;
+    }
+
     /// Lets what was leased run out and syncs until a run has nothing left to do, which has to be soon. SnapTrade has
     /// to answer again.
     pub async fn settle(&self) {

@@ -11,7 +11,9 @@ use crate::config::Counts;
 use crate::connections::machine::Roster;
 use crate::connections::opening::unknown_ids;
 use crate::connections::policy;
-use crate::connections::records::{Ghost, Holder, LastEviction, ReservationKind, Slots, UserRecord};
+use crate::connections::records::{
+    Ghost, Holder, LastEviction, Reservation, ReservationKind, Slots, UserRecord,
+};
 use crate::connections::timing;
 use crate::ids::{UpstreamId, UserId};
 use crate::store::{self, Key};
@@ -113,8 +115,9 @@ impl Connections<'_> {
             .user
             .as_ref()
             .and_then(UserRecord::reservation)
-            .filter(|reservation| reservation.kind != ReservationKind::Leave && reservation.until > now)
-            .map(|reservation| reservation.until);
+            .filter(|reservation| reservation.kind != ReservationKind::Leave)
+            .map(Reservation::kept_until)
+            .filter(|until| *until > now);
         Ok(Status {
             current_count: in_use,
             max_connections: limit,

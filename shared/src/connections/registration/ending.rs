@@ -16,17 +16,18 @@ impl Registration {
         let UserState::Reserved(reservation) = &mut record.state else {
             return Self::refuse(refusal);
         };
+        // A place that was held before stays its user's for as long as it was promised.
+        let kept = reservation.hold(context.now).is_some() && self.wish.intent != Intent::Hold;
         reservation.until = Timestamp::UNIX_EPOCH;
         reservation.after = place.uncleared();
         if !place.sent {
             // An id that SnapTrade never saw need not be deleted there.
             reservation.upstream = None;
         }
-        let held = HeldPlace {
-            attempt: reservation.attempt.clone(),
-            until: Timestamp::UNIX_EPOCH,
-            kind: reservation.kind,
-        };
+        if !kept {
+            reservation.held_until = None;
+        }
+        let held = reservation.held_place();
         let mut writes = place.accepted_ghosts(context.now);
         writes.push(Write::User {
             stem: self.stem.clone(),
@@ -40,8 +41,13 @@ impl Registration {
                 becomes: Change::Gone,
             });
         }
-        let slots = Transition::of(0).holding(&self.stem, held).giving_up();
-        let audit = vec![self.author.audit(&self.stem, "place.given_up", &[])];
+        let slots = Transition::of(0).holding(&self.stem, held);
+        let (slots, action) = if kept {
+            (slots, "place.kept")
+        } else {
+            (slots.giving_up(), "place.given_up")
+        };
+        let audit = vec![self.author.audit(&self.stem, action, &[])];
         let commit = self.author.commit("giveup", context.now, slots, writes, audit);
         self.go(Phase::Ending(refusal), Effect::Commit(commit))
     }

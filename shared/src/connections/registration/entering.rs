@@ -90,6 +90,14 @@ impl Registration {
         context: &mut Context<'_>,
     ) -> Step {
         let wants_hold = self.wish.intent == Intent::Hold;
+        let kept_until = reservation.kept_until();
+        if wants_hold && reservation.kind != ReservationKind::Leave && kept_until > context.now {
+            return Next::Done(Ok(Granted::Held {
+                until: Some(kept_until),
+                eviction: None,
+                in_use,
+            }));
+        }
         if timing::expired(reservation.until, context.now) {
             if wants_hold && let Some(refusal) = self.throttle(last_hold, context.now) {
                 return Self::refuse(refusal);
@@ -97,21 +105,9 @@ impl Registration {
             return self.go(Phase::ReadingOwn, Effect::ReadReservation(self.stem.clone()));
         }
         match reservation.kind {
-            ReservationKind::Hold if wants_hold && reservation.until > context.now => {
-                Next::Done(Ok(Granted::Held {
-                    until: Some(reservation.until),
-                    eviction: None,
-                    in_use,
-                }))
-            }
             ReservationKind::Hold if reservation.until > context.now => {
                 self.use_hold(user, reservation, context)
             }
-            ReservationKind::Register if wants_hold => Next::Done(Ok(Granted::Held {
-                until: Some(reservation.until),
-                eviction: None,
-                in_use,
-            })),
             _ => {
                 let free = timing::after(reservation.until, SKEW);
                 Self::refuse(Refusal::InProgress {

@@ -303,7 +303,7 @@ impl Machine for Registration {
             }
             (Phase::Forgetting, Input::Committed(_)) => self.look(),
             (Phase::ReadingOwn, Input::Reservation(Some(user), ghosts))
-                if user.is_expired(context.now) || self.may_use(&user) =>
+                if user.attempt_ended(context.now) || self.may_use(&user) =>
             {
                 self.take_over(&user, &ghosts, context)
             }

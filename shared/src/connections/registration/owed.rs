@@ -147,15 +147,18 @@ impl Registration {
         let Some(place) = &self.place else {
             return Self::refuse(Refusal::Busy);
         };
+        let reservation = Reservation {
+            kind: ReservationKind::Hold,
+            attempt: self.author.attempt.clone(),
+            upstream: None,
+            until,
+            held_until: None,
+            after: Vec::new(),
+        };
+        let held = reservation.held_place();
         let record = UserRecord {
             rev: place.record.rev + 1,
-            state: UserState::Reserved(Reservation {
-                kind: ReservationKind::Hold,
-                attempt: self.author.attempt.clone(),
-                upstream: None,
-                until,
-                after: Vec::new(),
-            }),
+            state: UserState::Reserved(reservation),
             ..place.record.clone()
         };
         let mut writes = place.accepted_ghosts(context.now);
@@ -164,11 +167,6 @@ impl Registration {
             expect: Expect::Revision(place.record.rev),
             becomes: Change::Put(Box::new(record)),
         });
-        let held = HeldPlace {
-            attempt: self.author.attempt.clone(),
-            until,
-            kind: ReservationKind::Hold,
-        };
         let slots = Transition::of(0).holding(&self.stem, held);
         let audit = vec![self.author.audit(&self.stem, "place.held", &[])];
         let commit = self.author.commit("settle", context.now, slots, writes, audit);

@@ -26,6 +26,7 @@ impl Registration {
                 attempt: self.author.attempt.clone(),
                 upstream,
                 until,
+                held_until: None,
                 after,
             }),
         }
@@ -57,11 +58,7 @@ impl Registration {
         let Some(reservation) = place.record.reservation() else {
             return Self::refuse(Refusal::Busy);
         };
-        let held = HeldPlace {
-            attempt: reservation.attempt.clone(),
-            until: reservation.until,
-            kind: reservation.kind,
-        };
+        let held = reservation.held_place();
         if reservation.kind == ReservationKind::Hold {
             let note = HoldRecord {
                 until: reservation.until,
@@ -192,9 +189,7 @@ impl Registration {
         let mut record = self.reservation(Vec::new(), context);
         record.rev = user.rev + 1;
         record.protected = user.protected;
-        if let UserState::Reserved(mine) = &mut record.state {
-            mine.until = mine.until.max(reservation.until);
-        }
+        keep_hold(&mut record, reservation, context.now);
         let writes = vec![Write::Hold {
             stem: self.stem.clone(),
             becomes: Change::Gone,
@@ -224,11 +219,16 @@ impl Registration {
                 becomes: Change::Gone,
             });
         }
-        let record = UserRecord {
+        let mut record = UserRecord {
             rev: old.rev + 1,
             protected: old.protected,
             ..record
         };
+        if self.wish.intent != Intent::Hold
+            && let Some(reservation) = old.reservation()
+        {
+            keep_hold(&mut record, reservation, context.now);
+        }
         let place = Place::new(record, ghosts);
         let expect = Expect::Revision(old.rev);
         let taking = Taking {
@@ -407,5 +407,13 @@ impl Registration {
             .author
             .commit("forget", context.now, change, Vec::new(), Vec::new());
         self.go(Phase::Forgetting, Effect::Commit(commit))
+    }
+}
+
+/// Keeps the place for its user as long as the hold that it was made from, should the attempt that `record` begins
+/// not use it.
+fn keep_hold(record: &mut UserRecord, hold: &Reservation, now: Timestamp) {
+    if let UserState::Reserved(mine) = &mut record.state {
+        mine.held_until = hold.hold(now);
     }
 }
