@@ -67,13 +67,7 @@ impl UserId {
     pub fn stem(&self) -> Stem {
         let text = &self.0;
         let plain = is_plain(text);
-        if plain {
-            Stem(text.clone())
-        } else {
-            let digest = Sha256::digest(text.as_bytes());
-            let hash = base32(digest.get(..20).unwrap_or(&digest));
-            Stem(format!("{HASH_PREFIX}{hash}"))
-        }
+        if plain { Stem(text.clone()) } else { hashed(text) }
     }
 }
 
@@ -116,6 +110,13 @@ fn is_plain(text: &str) -> bool {
         && !text.starts_with(HASH_PREFIX)
 }
 
+/// The stem that hides `text`.
+fn hashed(text: &str) -> Stem {
+    let digest = Sha256::digest(text.as_bytes());
+    let hash = base32(digest.get(..20).unwrap_or(&digest));
+    Stem(format!("{HASH_PREFIX}{hash}"))
+}
+
 /// Whether `text` has the form of a hash that stands for an id.
 fn is_hash(text: &str) -> bool {
     text.strip_prefix(HASH_PREFIX)
@@ -133,6 +134,13 @@ impl Stem {
     #[must_use]
     pub fn shown(text: &str) -> Option<Self> {
         is_hash(text).then(|| Self(text.to_owned()))
+    }
+
+    /// The partition of a place that was set aside because SnapTrade does not let `upstream` go. No user's stem is the
+    /// same: the space in what is hashed stands in no user's id.
+    #[must_use]
+    pub fn set_aside(upstream: &UpstreamId) -> Self {
+        hashed(&format!("set aside {upstream}"))
     }
 
     /// The stem as text.

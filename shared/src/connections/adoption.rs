@@ -90,6 +90,7 @@ impl Adoption {
             order,
             missing_since: None,
             protected: false,
+            refused_at: None,
             slot,
         };
         // The user's own record must still not name the id, and no ghost may: then nobody here answers for it.

@@ -125,6 +125,20 @@ impl Clearing {
     }
 }
 
+/// Says that SnapTrade refused to delete an id, and when, if it refused that id. `None` where it only wanted fewer
+/// calls or could not be reached: the next call may well succeed.
+pub fn deletion_refused(upstream: &UpstreamId, fault: &Fault, now: Timestamp) -> Option<Timestamp> {
+    if *fault != Fault::Error {
+        return None;
+    }
+    tracing::error!(
+        alarm = "deletion_refused",
+        upstream_id = %upstream,
+        "SnapTrade refuses to delete an id; its place stays taken, and the sync tries again"
+    );
+    Some(now)
+}
+
 impl Machine for Clearing {
     type Output = Cleared;
 

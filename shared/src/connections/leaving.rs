@@ -1,13 +1,13 @@
 //! Deleting a user at SnapTrade and here: by an operator, or at the user's own wish.
 
-use super::clearing::{Cleared, Clearing};
+use super::clearing::{Cleared, Clearing, deletion_refused};
 use super::machine::{
     Author, Change, CommitOutcome, Context, Effect, Entry, Expect, Fault, Input, Machine, Next, SlotsChange,
     Transition, Write,
 };
 use super::records::{
-    ConnectionsRecord, ForeignRecord, Ghost, Holder, Reservation, ReservationKind, Slots,
-    UserRecord, UserState,
+    ConnectionsRecord, ForeignRecord, Ghost, Holder, Reservation, ReservationKind, Slots, UserRecord,
+    UserState,
 };
 use super::timing::{self, LEASE, SKEW};
 use super::writes::{
@@ -193,6 +193,7 @@ impl Leaving {
             rev: self.author.attempt.first_revision(),
             created_at: foreign.created_at,
             protected: false,
+            refused_at: None,
             state: self.reservation(vec![foreign.upstream], context),
         };
         self.reserve(record, Expect::Absent, vec![ghost], writes, context)
@@ -269,6 +270,7 @@ impl Leaving {
             until: timing::after(context.now, LEASE),
             held_until: None,
             after,
+            refused_at: None,
         })
     }
 
@@ -329,9 +331,11 @@ impl Leaving {
         match next {
             Next::Do(effect) => self.go(Phase::Clearing(Box::new(clearing)), effect),
             Next::Done(Cleared::All { unknown_there }) => self.free(unknown_there, context),
-            Next::Done(Cleared::Refused { fault, .. } | Cleared::Unsettled(fault)) => {
-                self.give_up(fault, context)
+            Next::Done(Cleared::Refused { upstream, fault, .. }) => {
+                let refused_at = deletion_refused(&upstream, &fault, context.now);
+                self.give_up(fault, refused_at, context)
             }
+            Next::Done(Cleared::Unsettled(fault)) => self.give_up(fault, None, context),
         }
     }
 
@@ -355,7 +359,7 @@ impl Leaving {
         self.go(Phase::Freeing(said(unknown_there)), Effect::Commit(commit))
     }
 
-    fn give_up(&mut self, fault: Fault, context: &Context<'_>) -> Step {
+    fn give_up(&mut self, fault: Fault, refused_at: Option<jiff::Timestamp>, context: &Context<'_>) -> Step {
         let Some(mut record) = self.record.clone() else {
             return Next::Done(Err(NotLeft::Busy));
         };
@@ -365,6 +369,7 @@ impl Leaving {
             return Next::Done(Err(NotLeft::Busy));
         };
         reservation.until = jiff::Timestamp::UNIX_EPOCH;
+        reservation.refused_at = refused_at;
         let held = reservation.held_place();
         let writes = vec![Write::User {
             stem: self.stem.clone(),

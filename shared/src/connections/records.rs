@@ -80,6 +80,18 @@ pub struct HeldPlace {
     pub until: Timestamp,
     /// What for.
     pub kind: ReservationKind,
+    /// When SnapTrade last refused for certain to delete an id that the place owes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_at: Option<Timestamp>,
+}
+
+impl HeldPlace {
+    /// Whether a newcomer may take the place over: its holder ran out of time, and what it owes can be cleared as far
+    /// as is known.
+    #[must_use]
+    pub fn may_be_taken(&self, now: Timestamp) -> bool {
+        timing::expired(self.until, now) && !timing::lately_refused(self.refused_at, now)
+    }
 }
 
 /// What a reservation is for.
@@ -107,6 +119,9 @@ pub struct UserRecord {
     pub created_at: Timestamp,
     /// Never gives way.
     pub protected: bool,
+    /// When SnapTrade last refused for certain to delete the user, who was to give way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_at: Option<Timestamp>,
     /// Reserved or active.
     #[serde(flatten)]
     pub state: UserState,
@@ -138,6 +153,9 @@ pub struct Reservation {
     pub held_until: Option<Timestamp>,
     /// Ids whose deletion SnapTrade must have accepted before the place is used or freed.
     pub after: Vec<UpstreamId>,
+    /// When SnapTrade last refused for certain to delete one of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_at: Option<Timestamp>,
 }
 
 /// A registered user.
@@ -175,6 +193,9 @@ pub struct ForeignRecord {
     pub missing_since: Option<Timestamp>,
     /// Never gives way.
     pub protected: bool,
+    /// When SnapTrade last refused for certain to delete the id, which was to give way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_at: Option<Timestamp>,
     /// Which of the keys it stands under that each user has for such records: SnapTrade may list several ids of one
     /// user, of which all but one were lost.
     pub slot: u8,
@@ -203,6 +224,9 @@ pub struct Ghost {
     /// How many connections go with it, of those that are counted as leaving.
     #[serde(default)]
     pub connections: u32,
+    /// When SnapTrade last refused its deletion for certain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_at: Option<Timestamp>,
 }
 
 /// A user's connections, where those are counted, and the visit to the portal from which another may come.
@@ -389,6 +413,7 @@ impl Reservation {
             attempt: self.attempt.clone(),
             until: self.kept_until(),
             kind,
+            refused_at: self.refused_at,
         }
     }
 }
@@ -479,6 +504,15 @@ impl Holder {
         match self {
             Self::User(user) => user.protected,
             Self::Foreign(foreign) => foreign.protected,
+        }
+    }
+
+    /// When SnapTrade last refused for certain to delete the holder.
+    #[must_use]
+    pub fn refused_at(&self) -> Option<Timestamp> {
+        match self {
+            Self::User(user) => user.refused_at,
+            Self::Foreign(foreign) => foreign.refused_at,
         }
     }
 

@@ -68,6 +68,9 @@ struct World {
     now_ms: i64,
     drawn: u64,
     evictions: u32,
+    /// Ids that SnapTrade does not delete whatever is asked.
+    refuses_to_delete: BTreeSet<UpstreamId>,
+    refusals: u32,
 }
 
 impl World {
@@ -130,6 +133,10 @@ impl World {
                 }
                 Fate::Answered | Fate::Refused => self.commit(&commit),
             }),
+            Effect::Delete(upstream) if self.refuses_to_delete.contains(&upstream) => {
+                self.refusals += 1;
+                Input::Deleted(Deletion::Refused(Fault::Error))
+            }
             Effect::Delete(upstream) => Input::Deleted(match fate {
                 Fate::LostBefore => Deletion::Unknown(Fault::Timeout),
                 Fate::Refused => Deletion::Refused(Fault::Error),
@@ -260,10 +267,7 @@ impl World {
             self.evictions += 1;
             let slots = self.slots.as_ref().unwrap();
             assert!(slots.in_use >= MAX, "an eviction with room left");
-            let expired = slots
-                .held
-                .values()
-                .any(|held| timing::expired(held.until, commit.at));
+            let expired = slots.held.values().any(|held| held.may_be_taken(commit.at));
             assert!(!expired, "an eviction though a place waits to be taken");
         }
         match &commit.slots {
@@ -747,4 +751,98 @@ fn an_eviction_that_snaptrade_refuses_is_undone() {
     assert!(world.users.values().all(|user| user.active().is_some()));
     assert_eq!(world.users.len(), 2);
     assert!(world.users.contains_key(&user("ada").stem()));
+}
+
+/// A world with room for two in which Ada's id cannot be deleted, and a place of a newcomer who died waiting for it.
+fn world_with_a_place_that_cannot_be_cleared() -> (World, Chance) {
+    let (mut world, mut chance) = (new_world(), Chance(1));
+    for name in ["ada", "grace"] {
+        world.now_ms += 1_000;
+        world.wish(Intent::Register, name, &mut chance).unwrap();
+    }
+    let ada = world.users[&user("ada").stem()].upstream().cloned().unwrap();
+    let author = world.author();
+    let mut process = Process {
+        machine: Running::Registration(Box::new(Registration::new(
+            wish(Intent::Register, "joan"),
+            author,
+        ))),
+        pending: Input::Begin,
+        deadline: timing::after(world.now(), Duration::from_secs(22)),
+    };
+    while !world.ghosts.contains_key(&ada) {
+        assert!(process.step(&mut world, Fate::Answered, &mut chance));
+    }
+    world.refuses_to_delete.insert(ada);
+    world.now_ms += 70_000;
+    (world, chance)
+}
+
+#[test]
+fn a_place_that_cannot_be_cleared_holds_up_nobody_and_is_not_free_before_it_is() {
+    let (mut world, mut chance) = world_with_a_place_that_cannot_be_cleared();
+    // The first newcomer runs into it and leaves it to the sync; the next ones do not even ask.
+    for name in ["mary", "joan", "mary"] {
+        let granted = world.wish(Intent::Register, name, &mut chance).unwrap();
+        assert!(matches!(granted, Granted::Registered { .. }), "{granted:?}");
+        assert_eq!(world.slots.as_ref().unwrap().in_use, MAX);
+        world.now_ms += 1_000;
+    }
+    world.sync(&mut chance);
+    world.finish_deletions();
+    assert_eq!(
+        world.upstream.len(),
+        2,
+        "the id that cannot be deleted takes its place"
+    );
+    // Some minutes later it is tried again, by the sync or by whoever needs the place.
+    world.refuses_to_delete.clear();
+    world.now_ms += 400_000;
+    let evictions = world.evictions;
+    let granted = world.wish(Intent::Register, "grace", &mut chance).unwrap();
+    assert!(
+        matches!(granted, Granted::Registered { eviction: None, .. }),
+        "{granted:?}"
+    );
+    assert_eq!(world.evictions, evictions);
+    world.finish_deletions();
+    world.sync(&mut chance);
+    assert_eq!((world.users.len(), world.upstream.len()), (2, 2));
+}
+
+#[test]
+fn the_user_whose_place_cannot_be_cleared_gets_another_one() {
+    let (mut world, mut chance) = world_with_a_place_that_cannot_be_cleared();
+    let granted = world.wish(Intent::Register, "joan", &mut chance).unwrap();
+    assert!(matches!(granted, Granted::Registered { .. }), "{granted:?}");
+    world.refuses_to_delete.clear();
+    world.sync(&mut chance);
+    world.finish_deletions();
+    let users: Vec<_> = world.users.values().map(|user| user.user_id.as_str()).collect();
+    assert_eq!(users, ["joan"], "the place that was set aside is free now");
+}
+
+#[test]
+fn whoever_snaptrade_does_not_let_go_is_asked_last_for_a_while() {
+    let (mut world, mut chance) = (new_world(), Chance(1));
+    for name in ["ada", "grace"] {
+        world.now_ms += 1_000;
+        world.wish(Intent::Register, name, &mut chance).unwrap();
+    }
+    let ada = world.users[&user("ada").stem()].upstream().cloned().unwrap();
+    world.refuses_to_delete.insert(ada);
+    for (name, victim) in [("joan", "grace"), ("mary", "joan")] {
+        world.now_ms += 1_000;
+        let refusals = world.refusals;
+        let granted = world.wish(Intent::Register, name, &mut chance).unwrap();
+        let Granted::Registered {
+            eviction: Some(eviction),
+            ..
+        } = granted
+        else {
+            panic!("{granted:?}")
+        };
+        assert_eq!(eviction.user_id, victim);
+        assert_eq!(world.refusals - refusals, u32::from(name == "joan"));
+    }
 }

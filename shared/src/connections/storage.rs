@@ -11,8 +11,7 @@ use super::machine::{
     AuditEntry, Change, Commit, CommitOutcome, Expect, Guard, Obstacle, SlotsChange, Transition, Write,
 };
 use super::records::{
-    ConnectionsRecord, ForeignRecord, Ghost, GhostState, HeldPlace, HeldPortal, HoldRecord, Holder,
-    PortalKind, Slots, SyncRecord, UserRecord,
+    ConnectionsRecord, ForeignRecord, Ghost, GhostState, HoldRecord, Holder, Slots, SyncRecord, UserRecord,
 };
 use super::timing::{GHOST_KEPT, HOLD_AGAIN, after};
 use crate::config::Counts;
@@ -233,7 +232,7 @@ impl Names {
         }
         for (index, (stem, held)) in transition.hold.iter().enumerate() {
             names.insert(format!("#held{index}"), stem.as_str().to_owned());
-            values.insert(format!(":held{index}"), held_value(held));
+            values.insert(format!(":held{index}"), value(&self.slots(), held)?);
             set.push(format!("held.#held{index} = :held{index}"));
         }
         for (index, stem) in transition.release.iter().enumerate() {
@@ -253,7 +252,7 @@ impl Names {
                 names.insert(format!("#portal{index}"), stem.as_str().to_owned());
                 match portal {
                     Some(portal) => {
-                        values.insert(format!(":portal{index}"), portal_value(portal));
+                        values.insert(format!(":portal{index}"), value(&self.slots(), portal)?);
                         set.push(format!("portals.#portal{index} = :portal{index}"));
                     }
                     None => remove.push(format!("portals.#portal{index}")),
@@ -458,30 +457,6 @@ fn number(value: impl std::fmt::Display) -> AttributeValue {
     AttributeValue::N(value.to_string())
 }
 
-fn held_value(held: &HeldPlace) -> AttributeValue {
-    let kind = match held.kind {
-        super::records::ReservationKind::Register => "register",
-        super::records::ReservationKind::Hold => "hold",
-        super::records::ReservationKind::Leave => "leave",
-    };
-    AttributeValue::M(HashMap::from([
-        ("attempt".to_owned(), AttributeValue::S(held.attempt.to_string())),
-        ("until".to_owned(), AttributeValue::S(held.until.to_string())),
-        ("kind".to_owned(), AttributeValue::S(kind.to_owned())),
-    ]))
-}
-
-fn portal_value(held: &HeldPortal) -> AttributeValue {
-    let kind = match held.kind {
-        PortalKind::Visit => "visit",
-        PortalKind::Hold => "hold",
-    };
-    AttributeValue::M(HashMap::from([
-        ("until".to_owned(), AttributeValue::S(held.until.to_string())),
-        ("kind".to_owned(), AttributeValue::S(kind.to_owned())),
-    ]))
-}
-
 /// Reads the places from their item.
 ///
 /// # Errors
@@ -524,6 +499,7 @@ mod tests {
             rev: attempt.first_revision(),
             created_at: at("2026-11-21T10:00:00.123Z"),
             protected: true,
+            refused_at: None,
             state: UserState::Active(ActiveUser {
                 upstream: upstream.clone(),
                 secret: SealedSecret {
@@ -544,6 +520,7 @@ mod tests {
                 until: Timestamp::UNIX_EPOCH,
                 held_until: Some(at("2026-11-21T10:05:00Z")),
                 after: vec![upstream.clone()],
+                refused_at: None,
             }),
             ..active.clone()
         };
@@ -560,6 +537,7 @@ mod tests {
             order: 3,
             missing_since: None,
             protected: false,
+            refused_at: Some(at("2026-11-21T10:00:00Z")),
             slot: 1,
         };
         assert_eq!(
@@ -574,6 +552,7 @@ mod tests {
             attempt: AttemptId::from_random([9; 8]),
             until: at("2026-11-21T10:05:00.5Z"),
             kind: ReservationKind::Register,
+            refused_at: Some(at("2026-11-21T10:00:00Z")),
         };
         let places = Slots {
             counts: Counts::Users,
@@ -593,7 +572,10 @@ mod tests {
         let mut item = to_item(&names().slots(), &places, None, None).unwrap();
         item.insert(
             "held".to_owned(),
-            AttributeValue::M(HashMap::from([("ada".to_owned(), held_value(&held))])),
+            AttributeValue::M(HashMap::from([(
+                "ada".to_owned(),
+                value(&names().slots(), &held).unwrap(),
+            )])),
         );
         assert_eq!(slots(&item).unwrap(), places);
     }

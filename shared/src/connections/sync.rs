@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use super::adoption::{Adopted, Adoption};
-use super::clearing::{Cleared, Clearing};
+use super::clearing::{Cleared, Clearing, deletion_refused};
 use super::machine::{
     AuditEntry, Author, Change, CommitOutcome, ConnectionsChange, Context, Effect, Expect, Fault, Input,
     Machine, Next, Roster, SlotsChange, Transition, Write,
@@ -405,6 +405,7 @@ impl Sync {
         mine.attempt = self.author.attempt.clone();
         mine.until = self.until();
         mine.held_until = None;
+        mine.refused_at = None;
         mine.upstream = None;
         mine.after = after;
         let held = mine.held_place();
@@ -451,13 +452,18 @@ impl Sync {
             Next::Done(other) => {
                 tracing::warn!(outcome = ?other, "a place could not be cleared; the next sync goes on with it");
                 self.stopped = true;
-                self.let_go(user, context)
+                self.let_go(user, refused(&other, context.now), context)
             }
         }
     }
 
     /// Gives a place that could not be cleared back to whoever comes next.
-    fn let_go(&mut self, mut user: UserRecord, context: &mut Context<'_>) -> Step {
+    fn let_go(
+        &mut self,
+        mut user: UserRecord,
+        refused_at: Option<Timestamp>,
+        context: &mut Context<'_>,
+    ) -> Step {
         let stem = user.stem.clone();
         let expect = Expect::Revision(user.rev);
         user.rev += 1;
@@ -465,6 +471,7 @@ impl Sync {
             return self.next(context);
         };
         reservation.until = Timestamp::UNIX_EPOCH;
+        reservation.refused_at = refused_at;
         let held = reservation.held_place();
         let slots = Transition::of(0).holding(&stem, held).giving_up();
         let writes = vec![Write::User {
@@ -512,9 +519,24 @@ impl Sync {
                     context.now,
                 )
             }
-            Next::Done(_) => {
+            Next::Done(other) => {
                 self.stopped = true;
-                self.next(context)
+                let Some(refused_at) = refused(&other, context.now) else {
+                    return self.next(context);
+                };
+                let noted = Ghost {
+                    rev: ghost.rev + 1,
+                    refused_at: Some(refused_at),
+                    ..ghost.clone()
+                };
+                self.write(
+                    "refused",
+                    SlotsChange::None,
+                    vec![put_ghost(ghost.rev, &noted)],
+                    Vec::new(),
+                    Counted::Nothing,
+                    context.now,
+                )
             }
         }
     }
@@ -809,6 +831,14 @@ fn plan(
         }
     }
     work
+}
+
+/// When SnapTrade refused for certain to delete an id, if that is how a clearing ended.
+fn refused(cleared: &Cleared, now: Timestamp) -> Option<Timestamp> {
+    match cleared {
+        Cleared::Refused { upstream, fault, .. } => deletion_refused(upstream, fault, now),
+        Cleared::All { .. } | Cleared::Unsettled(_) => None,
+    }
 }
 
 fn count(length: usize) -> u32 {

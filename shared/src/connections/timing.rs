@@ -30,6 +30,15 @@ pub const GHOST_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How old a list may be when something is decided by it, and how far two lists must lie apart to confirm each other.
 pub const LIST_AGE: Duration = Duration::from_secs(60);
 
+/// For how long an id that SnapTrade refused to delete is left alone, so that newcomers do not all run into it.
+pub const REFUSED_PAUSE: Duration = Duration::from_secs(300);
+
+/// Whether SnapTrade refused a deletion so lately that it need not be asked again yet.
+#[must_use]
+pub fn lately_refused(refused_at: Option<Timestamp>, now: Timestamp) -> bool {
+    refused_at.is_some_and(|at| after(at, REFUSED_PAUSE) > now)
+}
+
 /// `at` and `duration` later; the end of time where there is no later.
 #[must_use]
 pub fn after(at: Timestamp, duration: Duration) -> Timestamp {

@@ -25,6 +25,7 @@ pub fn new_ghost(
         sent_at: now,
         accepted_at: None,
         connections: 0,
+        refused_at: None,
     }
 }
 
@@ -137,7 +138,8 @@ pub fn remove(holder: &Holder) -> Write {
     }
 }
 
-/// Puts a holder back where nobody has come since.
+/// Puts a holder back where nobody has come since. What was noted of a user outside the revision, after it was read
+/// and before it gave way, is not in it: a later call finds that out again.
 #[must_use]
 pub fn restore(holder: &Holder) -> Write {
     match holder.clone() {

@@ -21,6 +21,7 @@ mod input;
 mod limit;
 mod logs;
 mod policies;
+mod refused_deletions;
 mod restart;
 mod snaptrade_faults;
 mod store_faults;

@@ -14,7 +14,6 @@ use crate::connections::policy;
 use crate::connections::records::{
     Ghost, Holder, LastEviction, Reservation, ReservationKind, Slots, UserRecord,
 };
-use crate::connections::timing;
 use crate::ids::{UpstreamId, UserId};
 use crate::store::{self, Key};
 
@@ -182,13 +181,9 @@ impl Connections<'_> {
     }
 }
 
-/// Places that a newcomer cannot have: all in use but those whose holder ran out of time.
+/// Places that a newcomer cannot have: all in use but those that may be taken over.
 pub(super) fn taken(slots: &Slots, now: Timestamp) -> u32 {
-    let expired = slots
-        .held
-        .values()
-        .filter(|held| timing::expired(held.until, now))
-        .count();
+    let expired = slots.held.values().filter(|held| held.may_be_taken(now)).count();
     slots
         .in_use
         .saturating_sub(u32::try_from(expired).unwrap_or(u32::MAX))

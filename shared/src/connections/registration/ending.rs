@@ -20,6 +20,7 @@ impl Registration {
         let kept = reservation.hold(context.now).is_some() && self.wish.intent != Intent::Hold;
         reservation.until = Timestamp::UNIX_EPOCH;
         reservation.after = place.uncleared();
+        reservation.refused_at = place.refused_at;
         if !place.sent {
             // An id that SnapTrade never saw need not be deleted there.
             reservation.upstream = None;

@@ -111,6 +111,7 @@ impl Registration {
             rev: place.record.rev + 1,
             created_at: context.now,
             protected: place.record.protected,
+            refused_at: None,
             state: UserState::Active(ActiveUser {
                 upstream: upstream.clone(),
                 secret: secret.clone(),

@@ -163,12 +163,9 @@ impl Registration {
     }
 }
 
-/// The place whose holder ran out of time longest ago.
+/// The place whose holder ran out of time longest ago, of those that can be cleared as far as is known.
 pub(super) fn expired_place(slots: &Slots, now: Timestamp) -> Option<Stem> {
-    let expired = slots
-        .held
-        .iter()
-        .filter(|(_, held)| timing::expired(held.until, now));
+    let expired = slots.held.iter().filter(|(_, held)| held.may_be_taken(now));
     expired
         .min_by_key(|(stem, held)| (held.until, (*stem).clone()))
         .map(|(stem, _)| stem.clone())

@@ -116,7 +116,7 @@ impl Registration {
         let Some(mut place) = self.place.clone() else {
             return Self::refuse(Refusal::Busy);
         };
-        let eligible = self.without_excluded(candidates);
+        let eligible = self.without_excluded(candidates, context.now);
         let chosen = policy::choose(self.wish.policy, &eligible);
         let Some((victim, reason)) = chosen.filter(|_| place.owed().len() < MAX_OWED) else {
             return self.release(Refusal::LimitReached { retry_after: None }, context);

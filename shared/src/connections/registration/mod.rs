@@ -20,7 +20,7 @@ use jiff::Timestamp;
 
 use self::place::{Place, Taking};
 use super::adoption::{Adopted, Adoption};
-use super::clearing::{Cleared, Clearing, SHORT_WAIT};
+use super::clearing::{Cleared, Clearing, SHORT_WAIT, deletion_refused};
 use super::machine::{
     Author, Change, Commit, CommitOutcome, Context, Effect, Enrolment, Entry, Expect, Fault, Guard, Input,
     Machine, Next, Obstacle, Roster, SlotsChange, Transition, Write,
@@ -33,8 +33,8 @@ use super::records::{
 };
 use super::timing::{self, HOLD, HOLD_AGAIN, LEASE, SKEW};
 use super::writes::{
-    Inherited, accept, connections_of, inherit, new_ghost, put_new_ghost, remove, remove_foreign, restore,
-    with_its_connections,
+    Inherited, accept, connections_of, inherit, new_ghost, put_ghost, put_new_ghost, remove, remove_foreign,
+    restore, with_its_connections,
 };
 use crate::config::{Counts, Policy};
 use crate::ids::{Stem, UpstreamId, UserId};
@@ -51,6 +51,9 @@ const MAX_ROUNDS: u32 = 8;
 
 /// How often a reservation is sent whose outcome the store does not tell.
 const MAX_COMMITS: u32 = 3;
+
+/// How many ids SnapTrade may refuse to delete before a newcomer is told.
+const MAX_KEPT: u32 = 3;
 
 /// How often a stored secret's write is decided anew.
 const MAX_ACTIVATIONS: u32 = 3;
@@ -183,6 +186,8 @@ pub struct Registration {
     place: Option<Place>,
     eviction: Option<Eviction>,
     evictions: u32,
+    /// How many ids SnapTrade refused to delete.
+    kept: u32,
     /// Why SnapTrade kept the one who was to give way.
     kept_by_snaptrade: Option<Fault>,
     excluded: BTreeSet<UpstreamId>,
@@ -212,6 +217,7 @@ enum Phase {
     Nominating,
     Clearing(Box<Clearing>),
     Undoing(Fault),
+    SettingAside(Fault),
     Enrolling,
     PausingBeforeEnrolling,
     Activating(SealedSecret),
@@ -243,6 +249,7 @@ impl Registration {
             place: None,
             eviction: None,
             evictions: 0,
+            kept: 0,
             kept_by_snaptrade: None,
             excluded: BTreeSet::new(),
             retired_own: false,
@@ -321,7 +328,9 @@ impl Machine for Registration {
                 let next = clearing.advance(input, context);
                 self.clearing(*clearing, next, context)
             }
-            (Phase::Undoing(fault), Input::Committed(outcome)) => self.undone(fault, &outcome, context),
+            (Phase::Undoing(fault) | Phase::SettingAside(fault), Input::Committed(outcome)) => {
+                self.undone(fault, &outcome, context)
+            }
             (Phase::Enrolling, Input::Registered(enrolment)) => self.enrolled(enrolment, context),
             (Phase::PausingBeforeEnrolling, Input::Waited) => self.enrol(context),
             (Phase::Activating(secret), Input::Committed(outcome)) => {

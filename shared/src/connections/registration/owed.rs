@@ -53,13 +53,27 @@ impl Registration {
             .find(|ghost| ghost.upstream == *upstream)
             .cloned();
         let victim = ghost.as_ref().and_then(|ghost| ghost.was.as_deref().cloned());
-        let (true, Some(ghost), Some(victim)) = (only, ghost, victim) else {
-            tracing::error!(
-                alarm = "deletion_refused",
-                "SnapTrade does not let an id go; its place stays taken"
-            );
-            return self.give_up(Refusal::Snaptrade(fault), context);
+        let refused_at = deletion_refused(upstream, &fault, context.now);
+        // A user's own older incarnation is replaced in its own place or not at all.
+        let replaced = upstream.stem() == self.stem
+            && ghost
+                .as_ref()
+                .is_some_and(|ghost| ghost.by == self.author.attempt);
+        let (true, Some(ghost), Some(mut victim)) = (only, ghost, victim) else {
+            return match refused_at {
+                Some(at) if !replaced => self.set_aside(upstream, at, fault, context),
+                _ => {
+                    if let Some(place) = &mut self.place {
+                        place.refused_at = refused_at;
+                    }
+                    self.give_up(Refusal::Snaptrade(fault), context)
+                }
+            };
         };
+        match &mut victim {
+            Holder::User(user) => user.refused_at = refused_at,
+            Holder::Foreign(foreign) => foreign.refused_at = refused_at,
+        }
         let record_rev = place.record.rev;
         let mut writes = vec![
             Write::Ghost {
@@ -96,6 +110,83 @@ impl Registration {
         self.go(Phase::Undoing(fault), Effect::Commit(commit))
     }
 
+    /// Leaves a place that cannot be cleared to the sync, with all that it owes, under a name of its own: its user can
+    /// have another place, and newcomers are not held up by it. The place stays taken until SnapTrade lets the id go,
+    /// so nobody gets a place that is not free.
+    pub(super) fn set_aside(
+        &mut self,
+        upstream: &UpstreamId,
+        refused_at: Timestamp,
+        fault: Fault,
+        context: &mut Context<'_>,
+    ) -> Step {
+        let Some(place) = self.place.as_ref().filter(|place| !place.sent) else {
+            return self.give_up(Refusal::Snaptrade(fault), context);
+        };
+        let aside = Stem::set_aside(upstream);
+        let named = UserId::parse(upstream.shown_user_id()).or_else(|_| UserId::parse(aside.as_str()));
+        let Ok(user_id) = named else {
+            return self.give_up(Refusal::Snaptrade(fault), context);
+        };
+        let owed = place.uncleared();
+        let reservation = Reservation {
+            kind: ReservationKind::Leave,
+            attempt: self.author.attempt.clone(),
+            upstream: None,
+            until: Timestamp::UNIX_EPOCH,
+            held_until: None,
+            after: owed.clone(),
+            refused_at: Some(refused_at),
+        };
+        let held = reservation.held_place();
+        let record = UserRecord {
+            user_id,
+            stem: aside.clone(),
+            rev: self.author.attempt.first_revision(),
+            created_at: place.record.created_at,
+            protected: false,
+            refused_at: None,
+            state: UserState::Reserved(reservation),
+        };
+        let mut writes = place.accepted_ghosts(context.now);
+        for ghost in place.ghosts.iter().filter(|ghost| owed.contains(&ghost.upstream)) {
+            let kept = Ghost {
+                rev: ghost.rev + 1,
+                waits: Some(aside.clone()),
+                was: None,
+                refused_at: if ghost.upstream == *upstream {
+                    Some(refused_at)
+                } else {
+                    ghost.refused_at
+                },
+                ..ghost.clone()
+            };
+            writes.push(put_ghost(ghost.rev, &kept));
+        }
+        writes.push(Write::User {
+            stem: self.stem.clone(),
+            expect: Expect::Revision(place.record.rev),
+            becomes: Change::Gone,
+        });
+        writes.push(Write::User {
+            stem: aside.clone(),
+            expect: Expect::Absent,
+            becomes: Change::Put(Box::new(record)),
+        });
+        if self.wish.intent == Intent::Hold {
+            writes.push(Write::Hold {
+                stem: self.stem.clone(),
+                becomes: Change::Gone,
+            });
+        }
+        let slots = Transition::of(0).releasing(&self.stem).holding(&aside, held);
+        let detail = [("upstream_id", upstream.as_str())];
+        let audit = vec![self.author.audit(&self.stem, "place.set_aside", &detail)];
+        let commit = self.author.commit("aside", context.now, slots, writes, audit);
+        self.excluded.insert(upstream.clone());
+        self.go(Phase::SettingAside(fault), Effect::Commit(commit))
+    }
+
     pub(super) fn undone(
         &mut self,
         fault: Fault,
@@ -108,10 +199,12 @@ impl Registration {
         self.place = None;
         self.eviction = None;
         self.kept_by_snaptrade = Some(fault.clone());
-        // One other may be asked to give way, where the refusal was about this id and not about us.
-        let about_the_id = fault == Fault::Error && self.evictions == 0;
-        self.evictions += 1;
-        if about_the_id && timing::may_call(Timestamp::MAX, context.deadline, context.now) {
+        self.kept += 1;
+        // Others may be asked to give way, where the refusal was about this id and not about us.
+        if fault == Fault::Error
+            && self.kept < MAX_KEPT
+            && timing::may_call(Timestamp::MAX, context.deadline, context.now)
+        {
             // A new reservation is a new attempt: its id has to be fresh.
             let actor = self.author.actor.clone();
             self.author = Author::new((context.draw)(), actor).counting(self.wish.counts);
@@ -154,6 +247,7 @@ impl Registration {
             until,
             held_until: None,
             after: Vec::new(),
+            refused_at: None,
         };
         let held = reservation.held_place();
         let record = UserRecord {

@@ -13,6 +13,8 @@ pub(super) struct Place {
     pub(super) cleared: BTreeSet<UpstreamId>,
     /// Whether the id that it registers was sent to SnapTrade and not refused for certain.
     pub(super) sent: bool,
+    /// When SnapTrade refused for certain to delete one of those that it owes.
+    pub(super) refused_at: Option<Timestamp>,
 }
 
 impl Place {
@@ -22,6 +24,7 @@ impl Place {
             ghosts,
             cleared: BTreeSet::new(),
             sent: false,
+            refused_at: None,
         }
     }
 

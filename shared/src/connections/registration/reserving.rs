@@ -21,6 +21,7 @@ impl Registration {
             rev: self.author.attempt.first_revision(),
             created_at: context.now,
             protected: false,
+            refused_at: None,
             state: UserState::Reserved(Reservation {
                 kind,
                 attempt: self.author.attempt.clone(),
@@ -28,6 +29,7 @@ impl Registration {
                 until,
                 held_until: None,
                 after,
+                refused_at: None,
             }),
         }
     }
@@ -290,7 +292,7 @@ impl Registration {
         if let Some(stem) = expired_place(&slots, context.now) {
             return self.go(Phase::ReadingExpired(stem.clone()), Effect::ReadReservation(stem));
         }
-        let eligible = self.without_excluded(candidates);
+        let eligible = self.without_excluded(candidates, context.now);
         let Some((victim, reason)) = policy::choose(self.wish.policy, &eligible) else {
             if let Some(fault) = &self.kept_by_snaptrade {
                 // Somebody could have given way, had SnapTrade let them go.
@@ -341,13 +343,20 @@ impl Registration {
         self.reserve(taking, context)
     }
 
-    pub(super) fn without_excluded(&self, candidates: &[Holder]) -> Vec<Holder> {
-        let excluded = |holder: &&Holder| holder.upstream().is_some_and(|id| self.excluded.contains(id));
-        candidates
+    /// Those who may be asked to give way. Whoever SnapTrade lately refused to delete is asked only where there is
+    /// nobody else.
+    pub(super) fn without_excluded(&self, candidates: &[Holder], now: Timestamp) -> Vec<Holder> {
+        let excluded = |holder: &Holder| holder.upstream().is_some_and(|id| self.excluded.contains(id));
+        let (kept, others): (Vec<Holder>, Vec<Holder>) = candidates
             .iter()
             .filter(|holder| !excluded(holder))
             .cloned()
-            .collect()
+            .partition(|holder| timing::lately_refused(holder.refused_at(), now));
+        if others.iter().any(Holder::may_give_way) {
+            others
+        } else {
+            kept
+        }
     }
 
     pub(super) fn reserved(
