@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `POST reset` | forgets everything; settings return to their defaults, webhooks go where they went at the start |
 //! | `GET requests`, `DELETE requests` | lists or forgets the API requests received |
-//! | `POST faults` | queues or clears faults; see [`super::faults`] |
+//! | `POST faults` | queues faults for the next calls, gives them to a share of all calls, or clears them; see [`super::faults`] |
 //! | `GET settings`, `POST settings` | shows or changes the settings; see [`super::settings`] |
 //! | `POST connect` | connects a brokerage for a user |
 //! | `POST connections/{id}/break`, `/fix`, `/delete` | changes a connection at once, whatever the delay of deletions |

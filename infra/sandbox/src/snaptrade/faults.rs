@@ -1,4 +1,9 @@
-//! Faults that are to happen to the next calls of an operation, so that a test can see what its caller does.
+//! Faults that are to happen to an operation's next calls, or to a share of its calls, so that a test can see what
+//! its caller does.
+//!
+//! A fault that is given as a share strikes each call with that probability, in an order that depends on nothing but
+//! its `seed` and the calls that have come: the same seed and the same calls give the same faults. It strikes until it
+//! is cleared, or as often as `times` says where that is given.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -37,7 +42,24 @@ struct Waiting {
     /// What [`normal`] makes of the operation's name, or `*`.
     operation: String,
     fault: Fault,
-    times: u64,
+    /// How many calls it still strikes; `None` for any number.
+    times: Option<u64>,
+    /// Which calls it strikes; `None` for all.
+    share: Option<Share>,
+}
+
+/// Picks a share of calls.
+#[derive(Debug)]
+struct Share {
+    /// Above 0 and up to 1.
+    probability: f64,
+    random: fastrand::Rng,
+}
+
+impl Share {
+    fn strikes(&mut self) -> bool {
+        self.random.f64() < self.probability
+    }
 }
 
 /// The operation name that stands for every operation.
@@ -67,8 +89,19 @@ impl Faults {
                 "No operation is called `{named}`. Give the last segment of its path or SnapTrade's operationId."
             ));
         }
-        let times = number("times", 1)?;
-        if times == 0 {
+        let share = match described.get("share") {
+            None | Some(Value::Null) => None,
+            Some(value) => Some(Share {
+                probability: (value.as_f64().filter(|share| *share > 0.0 && *share <= 1.0))
+                    .ok_or("`share` has to be a number above 0 and up to 1.")?,
+                random: fastrand::Rng::with_seed(number("seed", 0)?),
+            }),
+        };
+        let times = match (described.get("times"), &share) {
+            (None | Some(Value::Null), Some(_)) => None,
+            _ => Some(number("times", 1)?),
+        };
+        if times == Some(0) {
             self.0
                 .retain(|waiting| operation != EVERY && waiting.operation != operation);
             return Ok(());
@@ -100,22 +133,39 @@ impl Faults {
             operation,
             fault,
             times,
+            share,
         });
         Ok(())
     }
 
     /// Takes the fault for a call that bears any of these normal names: the oldest one of its operation, else
-    /// the oldest one of every operation.
+    /// the oldest one of every operation, else the first that strikes of those that are given as a share.
     pub(super) fn take(&mut self, names: &[String]) -> Option<Fault> {
-        let named = (self.0.iter()).position(|waiting| names.contains(&waiting.operation));
-        let at = named.or_else(|| self.0.iter().position(|waiting| waiting.operation == EVERY))?;
+        let queued = |waiting: &Waiting| waiting.share.is_none();
+        let named = |waiting: &Waiting| names.contains(&waiting.operation);
+        let every = |waiting: &Waiting| waiting.operation == EVERY;
+        let at = (self.0.iter())
+            .position(|waiting| queued(waiting) && named(waiting))
+            .or_else(|| (self.0.iter()).position(|waiting| queued(waiting) && every(waiting)))
+            .or_else(|| self.draw(|waiting| named(waiting) || every(waiting)))?;
         let waiting = self.0.get_mut(at)?;
-        waiting.times = waiting.times.saturating_sub(1);
+        waiting.times = waiting.times.map(|times| times.saturating_sub(1));
         let (fault, left) = (waiting.fault.clone(), waiting.times);
-        if left == 0 {
+        if left == Some(0) {
             self.0.remove(at);
         }
         Some(fault)
+    }
+
+    /// The first share that strikes a call. Every share that is meant for the call draws, so that what one strikes does
+    /// not depend on the others.
+    fn draw(&mut self, meant: impl Fn(&Waiting) -> bool) -> Option<usize> {
+        let mut struck = None;
+        for (at, waiting) in self.0.iter_mut().enumerate() {
+            let drawn = meant(waiting) && waiting.share.as_mut().is_some_and(Share::strikes);
+            struck = struck.or(drawn.then_some(at));
+        }
+        struck
     }
 
     /// Forgets every fault.
@@ -232,6 +282,69 @@ mod tests {
         );
     }
 
+    /// Which of 1,000 calls are struck.
+    fn struck(faults: &mut Faults) -> Vec<usize> {
+        (0..1000)
+            .filter(|_| faults.take(&names("login")).is_some())
+            .collect()
+    }
+
+    #[test]
+    fn a_share_strikes_about_as_many_calls_and_the_same_ones_for_the_same_seed() {
+        let with_seed = |seed: u64| {
+            let mut faults = Faults::default();
+            let described = json!({"operation": "login", "kind": "timeout", "share": 0.1, "seed": seed});
+            faults.add(&described, |_| true).unwrap();
+            struck(&mut faults)
+        };
+        let first = with_seed(1);
+        assert!((60..140).contains(&first.len()), "{} of 1000", first.len());
+        assert_eq!(first, with_seed(1));
+        assert_ne!(first, with_seed(2));
+    }
+
+    #[test]
+    fn what_a_share_strikes_does_not_depend_on_other_shares() {
+        let mut faults = Faults::default();
+        for (kind, seed) in [("timeout", 1), ("malformed", 2)] {
+            let described = json!({"operation": "*", "kind": kind, "share": 0.2, "seed": seed});
+            faults.add(&described, |_| true).unwrap();
+        }
+        let mut alone = Faults::default();
+        let described = json!({"operation": "*", "kind": "timeout", "share": 0.2, "seed": 1});
+        alone.add(&described, |_| true).unwrap();
+        for call in 0..1000 {
+            let (first, both) = (alone.take(&names("login")), faults.take(&names("login")));
+            assert_eq!(first.is_some(), both == Some(Fault::Timeout), "call {call}");
+        }
+    }
+
+    #[test]
+    fn a_queued_fault_comes_before_a_share_and_a_share_ends_after_its_times() {
+        let mut faults = Faults::default();
+        for described in [
+            json!({"operation": "login", "kind": "timeout", "share": 1.0, "times": 3}),
+            json!({"operation": "*", "kind": "malformed"}),
+        ] {
+            faults.add(&described, |_| true).unwrap();
+        }
+        assert_eq!(faults.take(&names("login")), Some(Fault::Malformed));
+        assert_eq!(faults.take(&names("listUsers")), None);
+        assert_eq!(struck(&mut faults).len(), 3);
+    }
+
+    #[test]
+    fn zero_times_clears_shares_too() {
+        let mut faults = Faults::default();
+        let described = json!({"operation": "*", "kind": "timeout", "share": 1.0});
+        faults.add(&described, |_| true).unwrap();
+        assert_eq!(struck(&mut faults).len(), 1000);
+        faults
+            .add(&json!({"operation": "*", "times": 0}), |_| true)
+            .unwrap();
+        assert_eq!(struck(&mut faults).len(), 0);
+    }
+
     #[test]
     fn zero_times_clears_one_operation_or_all() {
         let mut faults = Faults::default();
@@ -256,6 +369,10 @@ mod tests {
             json!({"operation": "login", "kind": "sometimes"}),
             json!({"operation": "login", "kind": "status", "status": 200}),
             json!({"operation": "login", "kind": "timeout", "times": -1}),
+            json!({"operation": "login", "kind": "timeout", "share": 0}),
+            json!({"operation": "login", "kind": "timeout", "share": 1.5}),
+            json!({"operation": "login", "kind": "timeout", "share": "a tenth"}),
+            json!({"operation": "login", "kind": "timeout", "share": 0.5, "seed": -1}),
         ] {
             assert!(faults.add(&described, |_| true).is_err(), "{described}");
         }
