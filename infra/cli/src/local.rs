@@ -1,6 +1,7 @@
 //! `berth local`: the local stack, until Ctrl-C.
 
 use std::io::Write;
+use std::time::Duration;
 
 use berth::config::{Counts, Environment, LogLevel, Policy};
 use berth::telemetry::logs;
@@ -61,6 +62,15 @@ pub(crate) struct LocalArgs {
     /// Fire no schedule on its own
     #[arg(long)]
     no_schedules: bool,
+    /// Start with the clock so many seconds ahead, as it was moved before a restart
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 0,
+        hide_default_value = true,
+        conflicts_with = "tour"
+    )]
+    clock_ahead: u32,
     /// Talk to the sandbox, or to the real SnapTrade with the credentials in the environment or in .env
     #[arg(long, default_value = "sandbox", value_parser = snaptrade())]
     snaptrade: SnapTrade,
@@ -229,6 +239,7 @@ fn options(global: &Global, args: &LocalArgs, settings: Settings) -> Options {
         origins: args.origins.clone(),
         schedules: !args.no_schedules,
         snaptrade: args.snaptrade,
+        clock_ahead: Duration::from_secs(args.clock_ahead.into()),
         ..Options::default()
     }
 }

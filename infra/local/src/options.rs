@@ -40,6 +40,9 @@ pub struct Options {
     pub snaptrade: SnapTrade,
     /// How long one invocation of a function may run.
     pub time_limit: Duration,
+    /// How far the clock is ahead of the machine's at the start. A stack whose clock was moved and that is started again
+    /// would otherwise find records from a time to come.
+    pub clock_ahead: Duration,
 }
 
 impl Default for Options {
@@ -58,6 +61,7 @@ impl Default for Options {
             schedules: false,
             snaptrade: SnapTrade::Sandbox,
             time_limit: TIME_LIMIT,
+            clock_ahead: Duration::ZERO,
         }
     }
 }

@@ -81,6 +81,7 @@ impl Stack {
         let data_keys = data_keys(directory.as_ref())?;
 
         let clock = Clock::system();
+        clock.set_ahead_ms(i64::try_from(options.clock_ahead.as_millis()).unwrap_or_default());
         let dynamodb =
             DynamoDb::start(table.into_std().map_err(internal)?, database.clone()).map_err(internal)?;
         let api_url = url(&api)?;

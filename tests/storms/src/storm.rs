@@ -1,0 +1,352 @@
+//! One storm, from the first calm registrations to the report.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use serde_json::Value;
+
+use crate::crowd::{Answer, Crowd};
+use crate::ending::{self, Remains};
+use crate::figures::{self, Spread};
+use crate::site::Site;
+use crate::{Arguments, weather};
+
+/// How often a wish is uttered that was not fulfilled.
+const TRIES: u32 = 3;
+
+/// The longest that a caller waits before asking again, whatever it was told: the storm has to end.
+const LONGEST_WAIT: Duration = Duration::from_millis(800);
+
+/// Most calls that one request may make, to SnapTrade and to DynamoDB. Far above what they need: what is caught is a
+/// request that never stops.
+const MOST_CALLS: (u64, u64) = (40, 200);
+
+/// What a storm came to.
+pub struct Report {
+    seed: u64,
+    took: Duration,
+    requests: BTreeMap<String, Spread>,
+    calls: BTreeMap<String, (u64, u64)>,
+    syncs: u32,
+    transitions: BTreeMap<String, u64>,
+    evictions: usize,
+    users: BTreeSet<String>,
+    /// What was not right.
+    pub faults: Vec<String>,
+}
+
+/// What the parts of a storm share.
+struct Storm {
+    site: Site,
+    crowd: Crowd,
+    wishes: u32,
+    begun: AtomicU32,
+    done: AtomicU32,
+    over: AtomicBool,
+    calls: Mutex<BTreeMap<String, Value>>,
+    /// What could not be done about the stack itself.
+    failures: Mutex<Vec<String>>,
+}
+
+/// Raises a storm and tells what it left.
+///
+/// # Errors
+/// When the stack cannot be started, or the checks cannot be made.
+pub async fn rage(arguments: &Arguments, seed: u64) -> Result<Report, String> {
+    let started = Instant::now();
+    let folder = tempfile::Builder::new()
+        .prefix("berth-storm-")
+        .tempdir()
+        .map_err(|error| error.to_string())?;
+    let folder = folder.keep();
+    eprintln!("in {}", folder.display());
+    let site = Site::prepare(&folder, arguments).await?;
+    let storm = Arc::new(Storm {
+        crowd: Crowd::new(site.http.clone()),
+        site,
+        wishes: arguments.wishes,
+        begun: AtomicU32::new(0),
+        done: AtomicU32::new(0),
+        over: AtomicBool::new(false),
+        calls: Mutex::default(),
+        failures: Mutex::default(),
+    });
+    let mut random = fastrand::Rng::with_seed(seed);
+    storm.site.start().await?;
+
+    // Two who are protected, while all is calm.
+    let protected: BTreeSet<String> = ["keep-1", "keep-2"].map(str::to_owned).into();
+    for user in &protected {
+        let registered = storm.crowd.register(&storm.site, user).await;
+        let kept = storm.crowd.protect(&storm.site, user, true).await;
+        if registered.is_none_or(|answer| answer.status != 201)
+            || kept.is_none_or(|answer| answer.status != 200)
+        {
+            return Err(format!("{user} could not be registered and protected"));
+        }
+    }
+
+    storm
+        .site
+        .raise(weather::faults(arguments.share, random.u64(..)))
+        .await?;
+    let users: Arc<Vec<String>> = Arc::new((0..arguments.users).map(name).collect());
+    let callers: Vec<_> = (0..arguments.at_once)
+        .map(|_| tokio::spawn(Arc::clone(&storm).call(Arc::clone(&users), random.fork())))
+        .collect();
+    let beside = [
+        tokio::spawn(Arc::clone(&storm).kill(arguments.kills, random.fork())),
+        tokio::spawn(Arc::clone(&storm).operate(protected.clone(), random.fork())),
+        tokio::spawn(Arc::clone(&storm).watch()),
+    ];
+    for caller in join_all(callers).await {
+        caller.map_err(|error| error.to_string())?;
+    }
+    storm.over.store(true, Ordering::Relaxed);
+    for task in join_all(beside).await {
+        task.map_err(|error| error.to_string())?;
+    }
+
+    eprintln!("the storm is over after {:.0} s", started.elapsed().as_secs_f64());
+    storm.site.calm().await?;
+    let settled = ending::settle(&storm.site, &storm.crowd).await;
+    let Remains {
+        users,
+        history,
+        mut faults,
+    } = ending::inspect(&storm.site, &storm.crowd, arguments.limit.into(), &protected).await?;
+    storm.count_calls().await;
+    let syncs = *settled.as_ref().unwrap_or(&0);
+    faults.extend(settled.err());
+    faults.extend(storm.crowd.faults());
+    faults.append(&mut storm.failures.lock().unwrap());
+    let calls: Vec<Value> = storm.calls.lock().unwrap().values().cloned().collect();
+    let calls = ending::most_calls(&calls);
+    for (function, (snaptrade, dynamodb)) in &calls {
+        if *snaptrade > MOST_CALLS.0 || *dynamodb > MOST_CALLS.1 {
+            faults.push(format!(
+                "one {function} made {snaptrade} calls to SnapTrade and {dynamodb} to DynamoDB"
+            ));
+        }
+    }
+    storm.site.kill().await;
+    if faults.is_empty() {
+        std::fs::remove_dir_all(&folder).map_err(|error| error.to_string())?;
+    } else {
+        write_down(&folder, &storm.crowd);
+        eprintln!(
+            "the data, the log and the requests are kept in {}",
+            folder.display()
+        );
+    }
+    Ok(Report {
+        seed,
+        took: started.elapsed(),
+        requests: figures::by_answer(&storm.crowd.requests()),
+        calls,
+        syncs,
+        transitions: history.transitions,
+        evictions: history.evicted.len(),
+        users,
+        faults,
+    })
+}
+
+/// The names of those who come and go. Some are such as SnapTrade gets only the hash of.
+fn name(number: u32) -> String {
+    if number % 10 == 7 {
+        format!("user-{number}@example.com")
+    } else {
+        format!("user-{number}")
+    }
+}
+
+impl Storm {
+    /// One caller: has one wish after the other until there are no more.
+    async fn call(self: Arc<Self>, users: Arc<Vec<String>>, mut random: fastrand::Rng) {
+        while self.begun.fetch_add(1, Ordering::Relaxed) < self.wishes {
+            let user = &users[random.usize(..users.len())];
+            for _ in 0..TRIES {
+                let answer = self.crowd.register(&self.site, user).await;
+                if answer.as_ref().is_some_and(|answer| answer.status < 300) {
+                    break;
+                }
+                tokio::time::sleep(wait_after(answer.as_ref(), &mut random)).await;
+            }
+            self.done.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Kills the process at random moments, and starts it again.
+    async fn kill(self: Arc<Self>, kills: u32, mut random: fastrand::Rng) {
+        let mut moments: Vec<u32> = (0..kills)
+            .map(|_| random.u32(self.wishes / 20..self.wishes * 19 / 20))
+            .collect();
+        moments.sort_unstable();
+        for (number, moment) in moments.into_iter().enumerate() {
+            while self.done.load(Ordering::Relaxed) < moment {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            tokio::time::sleep(Duration::from_millis(random.u64(..500))).await;
+            self.count_calls().await;
+            self.site.kill().await;
+            let away = [0, 0, 5, 30, 70, 400][random.usize(..6)];
+            eprintln!("  kill {} after {moment} wishes; away for {away} s", number + 1);
+            tokio::time::sleep(Duration::from_millis(random.u64(..1000))).await;
+            self.site.pass_while_down(away);
+            if let Err(error) = self.site.start().await {
+                self.failures
+                    .lock()
+                    .unwrap()
+                    .push(format!("the stack did not start again: {error}"));
+                return;
+            }
+        }
+    }
+
+    /// What an operator does meanwhile, and time.
+    async fn operate(self: Arc<Self>, protected: BTreeSet<String>, mut random: fastrand::Rng) {
+        while !self.over.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(500 + random.u64(..2500))).await;
+            match random.u32(..10) {
+                0..=3 => drop(self.crowd.sync(&self.site).await),
+                // As if all that runs had been frozen for a while: leases run out under those who work.
+                4..=5 => {
+                    let seconds = [20, 70, 70, 320][random.usize(..4)];
+                    // The process may be killed in this very moment.
+                    let _ = self.site.pass(seconds).await;
+                }
+                _ => self.protect_for_a_while(&protected, &mut random).await,
+            }
+        }
+    }
+
+    /// Protects somebody else who is here now, and takes it back a little later.
+    async fn protect_for_a_while(&self, protected: &BTreeSet<String>, random: &mut fastrand::Rng) {
+        let Some(listed) = self.crowd.users(&self.site).await else {
+            return;
+        };
+        let others: Vec<&str> = (listed.body["data"].as_array().into_iter().flatten())
+            .filter(|user| user["state"] == "active")
+            .filter_map(|user| user["user_id"].as_str())
+            .filter(|user| !protected.contains(*user))
+            .collect();
+        let Some(user) = random.choice(&others) else {
+            return;
+        };
+        self.crowd.protect(&self.site, user, true).await;
+        tokio::time::sleep(Duration::from_millis(random.u64(..2000))).await;
+        // It has to end, or the places run out of those who may give way.
+        for _ in 0..5 {
+            let ended = self.crowd.protect(&self.site, user, false).await;
+            if ended.is_some_and(|answer| matches!(answer.status, 200 | 404)) {
+                return;
+            }
+        }
+    }
+
+    /// Tells how far the storm is, and remembers what requests cost before the stack forgets it.
+    async fn watch(self: Arc<Self>) {
+        while !self.over.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            let requests = self.crowd.requests();
+            let with = |status: u16| {
+                let has = |request: &&crate::crowd::Request| {
+                    request
+                        .answer
+                        .as_ref()
+                        .is_some_and(|answer| answer.status == status)
+                };
+                requests.iter().filter(has).count()
+            };
+            eprintln!(
+                "  {}/{} wishes, {} requests: 201 {}, 200 {}, 409 {}, 429 {}, 502 {}, 503 {}, 504 {}",
+                self.done.load(Ordering::Relaxed),
+                self.wishes,
+                requests.len(),
+                with(201),
+                with(200),
+                with(409),
+                with(429),
+                with(502),
+                with(503),
+                with(504)
+            );
+            self.count_calls().await;
+        }
+    }
+
+    async fn count_calls(&self) {
+        let urls = self.site.urls().await;
+        let calls = async {
+            let answer = self
+                .site
+                .http
+                .get(format!("{}/__local/calls", urls.api))
+                .send()
+                .await
+                .ok()?;
+            answer.json::<Vec<Value>>().await.ok()
+        };
+        // A process that was killed meanwhile has forgotten them.
+        for call in calls.await.unwrap_or_default() {
+            let id = call["request_id"].as_str().unwrap_or_default().to_owned();
+            self.calls.lock().unwrap().insert(id, call);
+        }
+    }
+}
+
+/// How long a caller waits before asking again.
+fn wait_after(answer: Option<&Answer>, random: &mut fastrand::Rng) -> Duration {
+    let asked = answer
+        .and_then(|answer| answer.retry_after)
+        .map(Duration::from_secs);
+    let wait = asked.unwrap_or(Duration::from_millis(100)).min(LONGEST_WAIT);
+    wait.mul_f64(0.25 + random.f64())
+}
+
+/// Keeps what was said, one line a request.
+fn write_down(folder: &std::path::Path, crowd: &Crowd) {
+    let lines: Vec<String> = (crowd.requests().iter())
+        .map(|request| format!("{request:?}"))
+        .collect();
+    if let Err(error) = std::fs::write(folder.join("requests.txt"), lines.join("\n")) {
+        eprintln!("the requests could not be written down: {error}");
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "seed {}, {:.0} s", self.seed, self.took.as_secs_f64())?;
+        for (kind, spread) in &self.requests {
+            writeln!(f, "  {kind:<46} {spread}")?;
+        }
+        for (function, (snaptrade, dynamodb)) in &self.calls {
+            writeln!(
+                f,
+                "  one {function} made at most {snaptrade} calls to SnapTrade and {dynamodb} to DynamoDB"
+            )?;
+        }
+        writeln!(f, "  transitions {:?}", self.transitions)?;
+        writeln!(
+            f,
+            "  {} evictions, each needed; {} users are left after {} syncs: {:?}",
+            self.evictions,
+            self.users.len(),
+            self.syncs,
+            self.users
+        )?;
+        if self.faults.is_empty() {
+            return write!(f, "nothing is wrong");
+        }
+        writeln!(f, "{} faults:", self.faults.len())?;
+        for fault in &self.faults {
+            writeln!(f, "- {fault}")?;
+        }
+        Ok(())
+    }
+}
