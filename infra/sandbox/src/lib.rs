@@ -4,4 +4,16 @@
 //! what they know in a file where they are given one, and offer control calls under `/__sandbox/`. Nothing
 //! that is deployed depends on this crate.
 
+mod answer;
+mod control;
+mod faults;
+mod journal;
+mod server;
 pub mod snaptrade;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The lock's content. A panic while it was held leaves nothing half done here, so it is used all the same.
+fn held<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
+}

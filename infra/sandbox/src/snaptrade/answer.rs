@@ -1,10 +1,11 @@
 //! What the sandbox answers: JSON bodies, and refusals in SnapTrade's own words and codes.
 
-use axum::body::Body;
 use axum::response::Response;
-use http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER};
-use http::{HeaderValue, StatusCode};
-use serde_json::{Value, json};
+use http::StatusCode;
+use http::header::RETRY_AFTER;
+use serde_json::json;
+
+use crate::answer::{json_answer, set, text_answer};
 
 /// Why SnapTrade does not do what it was asked. Each variant is one body that the real service is known to
 /// send.
@@ -162,24 +163,37 @@ impl Refusal {
     }
 }
 
-/// An answer with a JSON body.
-pub(super) fn json_answer(status: StatusCode, body: &Value) -> Response {
-    text_answer(status, "application/json", body.to_string())
-}
-
-/// An answer with a body of any type.
-pub(super) fn text_answer(status: StatusCode, content_type: &'static str, body: String) -> Response {
-    let mut answer = Response::new(Body::from(body));
-    *answer.status_mut() = status;
-    answer
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    answer
-}
-
-/// Sets a header, unless the value cannot stand in one.
-pub(super) fn set(answer: &mut Response, name: HeaderName, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
-        answer.headers_mut().insert(name, value);
-    }
+/// The answer to a call that fails with a status, in SnapTrade's words. `for_user` tells whether the call was
+/// made with a user's secret, which is what a 401 is about then.
+pub(super) fn failed(status: StatusCode, for_user: bool) -> Response {
+    let (code, detail) = match status.as_u16() {
+        400 => ("1012", "Invalid input"),
+        401 if for_user => return Refusal::InvalidUser.answer(),
+        401 => return Refusal::InvalidSignature.answer(),
+        402 => return Refusal::ConnectionDisabled.answer(),
+        403 => return Refusal::Forbidden.answer(),
+        404 => return Refusal::NotFound.answer(),
+        410 => return Refusal::Gone.answer(),
+        425 => (
+            "3012",
+            "The resource is currently being populated. Please try again later.",
+        ),
+        429 => return Refusal::Throttled { wait: 1 }.answer(),
+        500 => ("1000", "Unexpected exception"),
+        // A gateway in front of the service answers these, with a page.
+        502 | 504 => {
+            let reason = status.canonical_reason().unwrap_or_default();
+            let page = format!("<html><head><title>{reason}</title></head><body>{reason}</body></html>");
+            return text_answer(status, "text/html", page);
+        }
+        503 => (
+            "3002",
+            "Unable to sync with brokerage account. Invalid response from Brokerage API.",
+        ),
+        _ => ("0000", "The request failed."),
+    };
+    json_answer(
+        status,
+        &json!({"detail": detail, "status_code": status.as_u16(), "code": code}),
+    )
 }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `POST reset` | forgets everything; settings return to their defaults, webhooks go where they went at the start |
 //! | `GET requests`, `DELETE requests` | lists or forgets the API requests received |
-//! | `POST faults` | queues faults for the next calls, gives them to a share of all calls, or clears them; see [`super::faults`] |
+//! | `POST faults` | queues faults for the next calls, gives them to a share of all calls, or clears them; see [`crate::faults`] |
 //! | `GET settings`, `POST settings` | shows or changes the settings; see [`super::settings`] |
 //! | `POST connect` | connects a brokerage for a user |
 //! | `POST connections/{id}/break`, `/fix`, `/delete` | changes a connection at once, whatever the delay of deletions |
@@ -19,62 +19,24 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::answer::{Refusal, json_answer};
+use super::answer::Refusal;
 use super::catalogue::{self, DEFAULT_BROKERAGE};
 use super::operations;
-use super::shared::{Shared, held};
+use super::shared::Shared;
 use super::webhooks;
 use super::world::{ConnectionType, World};
+use crate::control::{Control, Fault, object, other_method, text, unknown};
+use crate::held;
+
+/// What a fault may call an operation.
+const OPERATION_NAMES: &str = "Give the last segment of its path or SnapTrade's operationId.";
 
 /// How long a control call waits for its webhooks to go out. Those that have not by then go out all the same.
 const WEBHOOKS_WAIT: Duration = Duration::from_secs(25);
-
-type Control = Result<Json<Value>, Fault>;
-
-/// Why a control call is not done.
-#[derive(Debug)]
-struct Fault {
-    status: StatusCode,
-    detail: String,
-}
-
-impl Fault {
-    fn input(detail: impl Into<String>) -> Self {
-        Self {
-            status: StatusCode::BAD_REQUEST,
-            detail: detail.into(),
-        }
-    }
-
-    fn unknown(detail: impl Into<String>) -> Self {
-        Self {
-            status: StatusCode::NOT_FOUND,
-            detail: detail.into(),
-        }
-    }
-
-    fn conflict(detail: impl Into<String>) -> Self {
-        Self {
-            status: StatusCode::CONFLICT,
-            detail: detail.into(),
-        }
-    }
-}
-
-impl axum::response::IntoResponse for Fault {
-    fn into_response(self) -> Response {
-        json_answer(
-            self.status,
-            &json!({"detail": self.detail, "status_code": self.status.as_u16()}),
-        )
-    }
-}
 
 /// The control calls' routes.
 pub(super) fn routes() -> Router<Arc<Shared>> {
@@ -113,7 +75,7 @@ async fn forget_requests(State(shared): State<Arc<Shared>>) -> Json<Value> {
 async fn add_fault(State(shared): State<Arc<Shared>>, body: Bytes) -> Control {
     let described = object(&body)?;
     held(&shared.faults)
-        .add(&described, operations::is_name)
+        .add(&described, operations::is_name, OPERATION_NAMES)
         .map_err(Fault::input)?;
     Ok(Json(json!({"accepted": true})))
 }
@@ -264,17 +226,6 @@ async fn replay(State(shared): State<Arc<Shared>>, body: Bytes) -> Control {
     }
 }
 
-async fn unknown() -> Fault {
-    Fault::unknown("There is no such control call.")
-}
-
-async fn other_method() -> Fault {
-    Fault {
-        status: StatusCode::METHOD_NOT_ALLOWED,
-        detail: "This control call takes another method.".to_owned(),
-    }
-}
-
 /// Delivers events and waits until each was sent once, within reason.
 async fn send(shared: &Arc<Shared>, webhook_ids: Vec<String>) {
     let (done, sent) = tokio::sync::oneshot::channel();
@@ -297,24 +248,6 @@ fn refused(refusal: Refusal) -> Fault {
 /// An id without the prefix that Berth puts before account ids.
 fn bare(id: &str) -> &str {
     id.strip_prefix("snaptrade_").unwrap_or(id)
-}
-
-fn object(body: &[u8]) -> Result<Value, Fault> {
-    match serde_json::from_slice::<Value>(body) {
-        Ok(value) if value.is_object() => Ok(value),
-        Ok(_) => Err(Fault::input("The body has to be a JSON object.")),
-        Err(error) => Err(Fault::input(format!("The body is not JSON: {error}."))),
-    }
-}
-
-fn text<'a>(given: &'a Value, name: &str) -> Result<Option<&'a str>, Fault> {
-    match given.get(name) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) if !text.is_empty() => Ok(Some(text)),
-        Some(_) => Err(Fault::input(format!(
-            "`{name}` has to be a text that is not empty."
-        ))),
-    }
 }
 
 fn rows(given: &Value, name: &str) -> Result<Option<Vec<Value>>, Fault> {

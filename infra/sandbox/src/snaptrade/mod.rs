@@ -14,10 +14,8 @@ mod auth;
 mod catalogue;
 mod connections;
 mod control;
-mod faults;
 mod holdings;
 mod ids;
-mod journal;
 mod operations;
 mod orders;
 mod portal;
@@ -34,26 +32,24 @@ mod world;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
-use axum::serve::ListenerExt as _;
 use berth::clock::Clock;
 use berth::snaptrade::http_client;
 use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use shared::{Shared, held};
+use shared::Shared;
+
+use crate::held;
+use crate::server;
 
 /// The client id that the sandbox knows.
 pub const CLIENT_ID: &str = "SANDBOX-CLIENT";
 
 /// The consumer key that requests to the sandbox and webhooks from it are signed with. It opens nothing else.
 pub const CONSUMER_KEY: &str = "sandbox-consumer-key";
-
-/// How long requests that are under way may go on when the sandbox is stopped.
-const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 /// What a sandbox is started with.
 #[derive(Debug, Default)]
@@ -111,20 +107,7 @@ impl Sandbox {
             .merge(portal::routes())
             .fallback(serve::request)
             .with_state(Arc::clone(&shared));
-        let mut stopping = shared.stopping.subscribe();
-        let stop = async move {
-            // An error means that nobody is left who could say so.
-            let _ = stopping.wait_for(|stopping| *stopping).await;
-        };
-        let listener = listener.tap_io(|stream| {
-            // Small answers are not held back; a connection that refuses the option is only slower.
-            let _ = stream.set_nodelay(true);
-        });
-        let server = tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop).await {
-                tracing::error!(%error, "The SnapTrade sandbox stopped");
-            }
-        });
+        let server = server::start(listener, router, &shared.stopping);
         Ok(Self { shared, server })
     }
 
@@ -143,9 +126,7 @@ impl Sandbox {
     /// answered are broken off.
     pub async fn shutdown(mut self) {
         self.shared.stopping.send_replace(true);
-        if tokio::time::timeout(STOP_WITHIN, &mut self.server).await.is_err() {
-            self.server.abort();
-        }
+        server::finish(&mut self.server).await;
         self.shared.stop_tasks();
     }
 }

@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use super::answer::Refusal;
 use super::auth::Query;
-use super::faults::normal;
 use super::shared::Shared;
 use super::{accounts, connections, orders, reference, trading, users};
+use crate::faults::normal;
 
 /// Who may call an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

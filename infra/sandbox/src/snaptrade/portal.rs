@@ -17,12 +17,13 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::CLIENT_ID;
-use super::answer::{Refusal, set, text_answer};
+use super::answer::Refusal;
 use super::auth::Query;
 use super::catalogue::{self, BROKERAGES, Brokerage};
 use super::ids;
 use super::shared::Shared;
 use super::world::{ConnectionType, World};
+use crate::answer::{set, text_answer};
 
 /// How long a link can be opened.
 const LINK_LIFETIME: SignedDuration = SignedDuration::from_mins(5);

@@ -6,7 +6,7 @@ use axum::response::Response;
 use http::HeaderName;
 use jiff::Timestamp;
 
-use super::answer::set;
+use crate::answer::set;
 
 /// The length of the window, in milliseconds.
 const WINDOW_MS: i64 = 60_000;

@@ -1,22 +1,25 @@
 //! One request to the API, from its arrival to its answer.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
 use axum::response::Response;
+use http::header::RETRY_AFTER;
 use http::request::Parts;
 use http::{HeaderName, StatusCode};
 use serde_json::Value;
 
-use super::answer::{Refusal, json_answer, set, text_answer};
+use super::answer::{Refusal, failed};
 use super::auth::{self, Query, Signed};
-use super::faults::{self, Fault};
 use super::ids;
 use super::operations::{self, Call, Found, Operation, Scope};
 use super::rate::Standing;
-use super::shared::{Shared, held};
+use super::shared::Shared;
+use crate::answer::{json_answer, malformed, set};
+use crate::faults::Fault;
+use crate::held;
+use crate::server::never;
 
 /// The path prefix of older clients. It still works and is signed as part of the path.
 const LEGACY_PREFIX: &str = "/api/v1";
@@ -27,9 +30,6 @@ const DEPRECATED_SINCE: &str = "@1781222400";
 /// The largest body that is read.
 const LARGEST_BODY: usize = 1024 * 1024;
 
-/// How long a request that is never answered is held. Real gateways give up after about as long.
-const HELD_FOR: Duration = Duration::from_secs(60);
-
 /// Answers any request that is neither for the portal nor a control call.
 pub(super) async fn request(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
@@ -37,6 +37,7 @@ pub(super) async fn request(State(shared): State<Arc<Shared>>, request: Request)
         parts.method.as_str(),
         parts.uri.path(),
         parts.uri.query().unwrap_or_default(),
+        None,
         shared.clock.now(),
     );
     // What was received is worked off even when the sender does not wait for it, as at the real service.
@@ -50,8 +51,8 @@ pub(super) async fn request(State(shared): State<Arc<Shared>>, request: Request)
     });
     match worker.await {
         Ok(Some(answer)) => answer,
-        Ok(None) => never(&shared).await,
-        Err(_) => faults::failed(StatusCode::INTERNAL_SERVER_ERROR, false),
+        Ok(None) => never(&shared.stopping).await,
+        Err(_) => failed(StatusCode::INTERNAL_SERVER_ERROR, false),
     }
 }
 
@@ -126,8 +127,15 @@ async fn answered(
             None
         }
         Some(Fault::Timeout) => None,
-        Some(Fault::Malformed) => Some(faults::malformed()),
-        Some(Fault::Status(status)) => Some(faults::failed(status, operation.scope == Scope::User)),
+        Some(Fault::Malformed(body)) => Some(malformed(body.as_ref())),
+        Some(Fault::Status { status, retry_after }) => {
+            let status = status.unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+            let mut answer = failed(status, operation.scope == Scope::User);
+            if let Some(seconds) = retry_after {
+                set(&mut answer, RETRY_AFTER, &seconds.to_string());
+            }
+            Some(answer)
+        }
         Some(Fault::LimitReached) => Some(Refusal::LimitReached.answer()),
         Some(Fault::RateLimited(wait)) => Some(Refusal::Throttled { wait }.answer()),
     }
@@ -173,14 +181,4 @@ fn authenticated(
         Scope::Client | Scope::Open => String::new(),
     };
     Ok((query, content, user_id))
-}
-
-/// Holds a request until its sender gives up, the sandbox stops, or a gateway would have cut it off.
-async fn never(shared: &Shared) -> Response {
-    let mut stopping = shared.stopping.subscribe();
-    tokio::select! {
-        _ = stopping.wait_for(|stopping| *stopping) => {}
-        () = tokio::time::sleep(HELD_FOR) => {}
-    }
-    text_answer(StatusCode::GATEWAY_TIMEOUT, "text/plain", String::new())
 }

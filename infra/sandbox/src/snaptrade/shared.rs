@@ -2,7 +2,7 @@
 //! way.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use berth::clock::Clock;
 use jiff::Timestamp;
@@ -11,11 +11,12 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use super::StartError;
-use super::faults::Faults;
-use super::journal::Journal;
 use super::rate::RateWindow;
 use super::webhooks;
 use super::world::World;
+use crate::faults::Faults;
+use crate::held;
+use crate::journal::Journal;
 
 /// The running sandbox's state. It holds secrets, so it cannot be printed.
 pub(super) struct Shared {
@@ -178,11 +179,6 @@ impl Shared {
             tracing::error!(path = %path.display(), %error, "The sandbox's state could not be saved");
         }
     }
-}
-
-/// The lock's content. A panic while it was held leaves nothing half done here, so it is used all the same.
-pub(super) fn held<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
-    lock.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn read(path: &Path) -> Result<World, StartError> {

@@ -8,23 +8,26 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use axum::response::Response;
 use http::StatusCode;
-use serde_json::{Value, json};
-
-use super::answer::{Refusal, json_answer, text_answer};
+use serde_json::Value;
 
 /// What goes wrong with a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fault {
     /// It is answered with this status and nothing is done.
-    Status(StatusCode),
+    Status {
+        /// The status, from 400 to 599; `None` where the description names none.
+        status: Option<StatusCode>,
+        /// Seconds that the caller is asked to wait, if it is asked.
+        retry_after: Option<u64>,
+    },
     /// It is never answered and nothing is done.
     Timeout,
     /// What it asks for is done, and it is never answered.
     CommitThenTimeout,
-    /// It is answered 200 with something that is no JSON, and nothing is done.
-    Malformed,
+    /// It is answered 200 with something else than the caller expects, and nothing is done: with this body, else with
+    /// something that is no JSON.
+    Malformed(Option<Value>),
     /// It waits, and then is done and answered as usual.
     Slow(Duration),
     /// It is refused because the plan's limit is reached.
@@ -67,17 +70,23 @@ const EVERY: &str = "*";
 
 impl Faults {
     /// Queues the fault that a control call describes, or clears those of its operation where `times` is 0.
-    /// `known` tells whether any operation bears a name.
+    /// `known` tells whether any operation bears a name, and `names` says in a sentence which names there are.
     ///
     /// # Errors
     /// A sentence that says what of the description is wrong.
-    pub(super) fn add(&mut self, described: &Value, known: impl Fn(&str) -> bool) -> Result<(), String> {
+    pub(super) fn add(
+        &mut self,
+        described: &Value,
+        known: impl Fn(&str) -> bool,
+        names: &str,
+    ) -> Result<(), String> {
         let text = |name: &str| described.get(name).and_then(Value::as_str);
-        let number = |name: &str, default: u64| match described.get(name) {
-            None | Some(Value::Null) => Ok(default),
-            Some(value) => (value.as_u64())
+        let optional = |name: &str| match described.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => (value.as_u64().map(Some))
                 .ok_or_else(|| format!("`{name}` has to be a whole number that is not negative.")),
         };
+        let number = |name: &str, default: u64| optional(name).map(|number| number.unwrap_or(default));
         let named = text("operation").ok_or("`operation` has to name an operation, or be `*`.")?;
         let operation = if named == EVERY {
             named.to_owned()
@@ -85,9 +94,7 @@ impl Faults {
             normal(named)
         };
         if operation != EVERY && !known(&operation) {
-            return Err(format!(
-                "No operation is called `{named}`. Give the last segment of its path or SnapTrade's operationId."
-            ));
+            return Err(format!("No operation is called `{named}`. {names}"));
         }
         let share = match described.get("share") {
             None | Some(Value::Null) => None,
@@ -109,16 +116,21 @@ impl Faults {
         let delay_ms = number("delay_ms", 0)?;
         let fault = match text("kind").ok_or("`kind` has to name a kind of fault.")? {
             "status" => {
-                let status = number("status", 503)?;
-                let status = u16::try_from(status)
-                    .ok()
-                    .filter(|status| (400..600).contains(status));
-                let status = status.and_then(|status| StatusCode::from_u16(status).ok());
-                Fault::Status(status.ok_or("`status` has to be from 400 to 599.")?)
+                let status = optional("status")?.map(|status| {
+                    let status = u16::try_from(status)
+                        .ok()
+                        .filter(|status| (400..600).contains(status));
+                    let status = status.and_then(|status| StatusCode::from_u16(status).ok());
+                    status.ok_or("`status` has to be from 400 to 599.")
+                });
+                Fault::Status {
+                    status: status.transpose()?,
+                    retry_after: optional("retry_after")?,
+                }
             }
             "timeout" => Fault::Timeout,
             "commit_then_timeout" => Fault::CommitThenTimeout,
-            "malformed" => Fault::Malformed,
+            "malformed" => Fault::Malformed(described.get("body").cloned()),
             "slow" => Fault::Slow(Duration::from_millis(delay_ms)),
             "limit_reached" => Fault::LimitReached,
             "rate_limited" => Fault::RateLimited(number("retry_after", delay_ms.div_ceil(1000).max(1))?),
@@ -192,52 +204,10 @@ pub(super) fn normal(name: &str) -> String {
     letters.replace("snaptrade", "")
 }
 
-/// The answer to a call that fails with a status, in SnapTrade's words. `for_user` tells whether the call was
-/// made with a user's secret, which is what a 401 is about then.
-pub(super) fn failed(status: StatusCode, for_user: bool) -> Response {
-    let (code, detail) = match status.as_u16() {
-        400 => ("1012", "Invalid input"),
-        401 if for_user => return Refusal::InvalidUser.answer(),
-        401 => return Refusal::InvalidSignature.answer(),
-        402 => return Refusal::ConnectionDisabled.answer(),
-        403 => return Refusal::Forbidden.answer(),
-        404 => return Refusal::NotFound.answer(),
-        410 => return Refusal::Gone.answer(),
-        425 => (
-            "3012",
-            "The resource is currently being populated. Please try again later.",
-        ),
-        429 => return Refusal::Throttled { wait: 1 }.answer(),
-        500 => ("1000", "Unexpected exception"),
-        // A gateway in front of the service answers these, with a page.
-        502 | 504 => {
-            let reason = status.canonical_reason().unwrap_or_default();
-            let page = format!("<html><head><title>{reason}</title></head><body>{reason}</body></html>");
-            return text_answer(status, "text/html", page);
-        }
-        503 => (
-            "3002",
-            "Unable to sync with brokerage account. Invalid response from Brokerage API.",
-        ),
-        _ => ("0000", "The request failed."),
-    };
-    json_answer(
-        status,
-        &json!({"detail": detail, "status_code": status.as_u16(), "code": code}),
-    )
-}
-
-/// An answer that breaks off in the middle.
-pub(super) fn malformed() -> Response {
-    text_answer(
-        StatusCode::OK,
-        "application/json",
-        r#"{"detail": "This answer breaks o"#.to_owned(),
-    )
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn names(name: &str) -> Vec<String> {
@@ -267,7 +237,7 @@ mod tests {
             json!({"operation": "login", "kind": "timeout", "times": 2}),
             json!({"operation": "login", "kind": "status", "status": 500}),
         ] {
-            faults.add(&described, |_| true).unwrap();
+            faults.add(&described, |_| true, "").unwrap();
         }
         let taken: Vec<_> = (0..5).map(|_| faults.take(&names("login"))).collect();
         assert_eq!(
@@ -275,8 +245,11 @@ mod tests {
             [
                 Some(Fault::Timeout),
                 Some(Fault::Timeout),
-                Some(Fault::Status(StatusCode::INTERNAL_SERVER_ERROR)),
-                Some(Fault::Malformed),
+                Some(Fault::Status {
+                    status: Some(StatusCode::INTERNAL_SERVER_ERROR),
+                    retry_after: None,
+                }),
+                Some(Fault::Malformed(None)),
                 None,
             ]
         );
@@ -294,7 +267,7 @@ mod tests {
         let with_seed = |seed: u64| {
             let mut faults = Faults::default();
             let described = json!({"operation": "login", "kind": "timeout", "share": 0.1, "seed": seed});
-            faults.add(&described, |_| true).unwrap();
+            faults.add(&described, |_| true, "").unwrap();
             struck(&mut faults)
         };
         let first = with_seed(1);
@@ -308,11 +281,11 @@ mod tests {
         let mut faults = Faults::default();
         for (kind, seed) in [("timeout", 1), ("malformed", 2)] {
             let described = json!({"operation": "*", "kind": kind, "share": 0.2, "seed": seed});
-            faults.add(&described, |_| true).unwrap();
+            faults.add(&described, |_| true, "").unwrap();
         }
         let mut alone = Faults::default();
         let described = json!({"operation": "*", "kind": "timeout", "share": 0.2, "seed": 1});
-        alone.add(&described, |_| true).unwrap();
+        alone.add(&described, |_| true, "").unwrap();
         for call in 0..1000 {
             let (first, both) = (alone.take(&names("login")), faults.take(&names("login")));
             assert_eq!(first.is_some(), both == Some(Fault::Timeout), "call {call}");
@@ -326,9 +299,9 @@ mod tests {
             json!({"operation": "login", "kind": "timeout", "share": 1.0, "times": 3}),
             json!({"operation": "*", "kind": "malformed"}),
         ] {
-            faults.add(&described, |_| true).unwrap();
+            faults.add(&described, |_| true, "").unwrap();
         }
-        assert_eq!(faults.take(&names("login")), Some(Fault::Malformed));
+        assert_eq!(faults.take(&names("login")), Some(Fault::Malformed(None)));
         assert_eq!(faults.take(&names("listUsers")), None);
         assert_eq!(struck(&mut faults).len(), 3);
     }
@@ -337,10 +310,10 @@ mod tests {
     fn zero_times_clears_shares_too() {
         let mut faults = Faults::default();
         let described = json!({"operation": "*", "kind": "timeout", "share": 1.0});
-        faults.add(&described, |_| true).unwrap();
+        faults.add(&described, |_| true, "").unwrap();
         assert_eq!(struck(&mut faults).len(), 1000);
         faults
-            .add(&json!({"operation": "*", "times": 0}), |_| true)
+            .add(&json!({"operation": "*", "times": 0}), |_| true, "")
             .unwrap();
         assert_eq!(struck(&mut faults).len(), 0);
     }
@@ -350,7 +323,7 @@ mod tests {
         let mut faults = Faults::default();
         let add = |faults: &mut Faults, operation: &str, times: u64| {
             let described = json!({"operation": operation, "kind": "timeout", "times": times});
-            faults.add(&described, |_| true).unwrap();
+            faults.add(&described, |_| true, "").unwrap();
         };
         add(&mut faults, "login", 1);
         add(&mut faults, "listUsers", 1);
@@ -374,11 +347,11 @@ mod tests {
             json!({"operation": "login", "kind": "timeout", "share": "a tenth"}),
             json!({"operation": "login", "kind": "timeout", "share": 0.5, "seed": -1}),
         ] {
-            assert!(faults.add(&described, |_| true).is_err(), "{described}");
+            assert!(faults.add(&described, |_| true, "").is_err(), "{described}");
         }
         assert!(
             faults
-                .add(&json!({"operation": "nothing", "kind": "timeout"}), |_| false)
+                .add(&json!({"operation": "nothing", "kind": "timeout"}), |_| false, "")
                 .is_err()
         );
     }

@@ -21,13 +21,22 @@ struct Entry {
     method: String,
     path: String,
     query: String,
+    /// Where the sandbox shows bodies: the body, null where there was none.
+    body: Option<Value>,
     status: Option<u16>,
     at: Timestamp,
 }
 
 impl Journal {
-    /// Notes a request on its arrival and returns its number.
-    pub(super) fn arrived(&mut self, method: &str, path: &str, query: &str, at: Timestamp) -> u64 {
+    /// Notes a request on its arrival and returns its number. A body that is given is shown as well.
+    pub(super) fn arrived(
+        &mut self,
+        method: &str,
+        path: &str,
+        query: &str,
+        body: Option<Value>,
+        at: Timestamp,
+    ) -> u64 {
         if self.entries.len() >= KEPT {
             self.entries.pop_front();
             self.first = self.first.saturating_add(1);
@@ -36,6 +45,7 @@ impl Journal {
             method: method.to_owned(),
             path: path.to_owned(),
             query: without_secrets(query),
+            body: body.map(without_secret_members),
             status: None,
             at,
         });
@@ -58,13 +68,17 @@ impl Journal {
     pub(super) fn shown(&self) -> Vec<Value> {
         (self.entries.iter())
             .map(|entry| {
-                json!({
+                let mut shown = json!({
                     "method": entry.method,
                     "path": entry.path,
                     "query": entry.query,
                     "status": entry.status,
                     "at": entry.at,
-                })
+                });
+                if let (Some(body), Some(members)) = (&entry.body, shown.as_object_mut()) {
+                    members.insert("body".to_owned(), body.clone());
+                }
+                shown
             })
             .collect()
     }
@@ -76,21 +90,31 @@ impl Journal {
     }
 }
 
+/// Whether what bears this name may be secret.
+fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ["secret", "key", "token", "signature", "password"]
+        .iter()
+        .any(|word| name.contains(word))
+}
+
 /// The query with the values of parameters that may be secret replaced.
 fn without_secrets(query: &str) -> String {
-    let secret = |name: &str| {
-        let name = name.to_ascii_lowercase();
-        ["secret", "key", "token", "signature", "password"]
-            .iter()
-            .any(|word| name.contains(word))
-    };
     let pairs: Vec<String> = (query.split('&'))
         .map(|pair| match pair.split_once('=') {
-            Some((name, _)) if secret(name) => format!("{name}=redacted"),
+            Some((name, _)) if is_secret(name) => format!("{name}=redacted"),
             _ => pair.to_owned(),
         })
         .collect();
     pairs.join("&")
+}
+
+/// The body without the members that may be secret.
+fn without_secret_members(mut body: Value) -> Value {
+    if let Some(members) = body.as_object_mut() {
+        members.retain(|name, _| !is_secret(name));
+    }
+    body
 }
 
 #[cfg(test)]
@@ -109,11 +133,27 @@ mod tests {
     fn a_late_answer_is_not_noted_at_another_request() {
         let mut journal = Journal::default();
         let now = Timestamp::UNIX_EPOCH;
-        let late = journal.arrived("GET", "/one", "", now);
+        let late = journal.arrived("GET", "/one", "", None, now);
         journal.clear();
-        let next = journal.arrived("GET", "/two", "", now);
+        let next = journal.arrived("GET", "/two", "", None, now);
         journal.answered(late, 200);
         journal.answered(next, 404);
         assert_eq!(journal.shown()[0]["status"], 404);
+    }
+
+    #[test]
+    fn a_body_is_shown_where_it_is_given_and_without_what_is_secret() {
+        let mut journal = Journal::default();
+        let now = Timestamp::UNIX_EPOCH;
+        journal.arrived("GET", "/one", "", None, now);
+        journal.arrived(
+            "POST",
+            "/two",
+            "",
+            Some(json!({"username": "ada", "api_key": "x"})),
+            now,
+        );
+        assert!(journal.shown()[0].get("body").is_none());
+        assert_eq!(journal.shown()[1]["body"], json!({"username": "ada"}));
     }
 }
