@@ -4,10 +4,12 @@
 //! what they know in a file where they are given one, and offer control calls under `/__sandbox/`. Nothing
 //! that is deployed depends on this crate.
 
+pub mod access;
 mod answer;
 mod control;
 mod faults;
 mod journal;
+mod mail;
 mod server;
 pub mod snaptrade;
 
