@@ -344,8 +344,7 @@ impl fmt::Display for BaseUrl {
     }
 }
 
-/// Whether `host`, a name or an address, is this machine.
-pub(crate) fn is_loopback(host: &str) -> bool {
+fn is_loopback(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
@@ -549,11 +548,11 @@ impl<'a> Reader<'a> {
                     _ => None,
                 },
             );
-        let counts = self.parsed(
-            "LIMIT_COUNTS",
-            "must be users (connections are not counted yet)",
-            |text| (text == "users").then_some(Counts::Users),
-        );
+        let counts = self.parsed("LIMIT_COUNTS", "must be users or connections", |text| {
+            [Counts::Users, Counts::Connections]
+                .into_iter()
+                .find(|counts| counts.as_str() == text)
+        });
         let policy = self.parsed(
             "EVICTION_POLICY",
             "must be oldest, least-recently-active, broken-first or none",

@@ -46,18 +46,22 @@ async fn link(app: &App, call: &Call) -> Result<Reply, Problem> {
         ..wanted.wish
     };
     let connections = call.connections(app);
-    let user = connections.runner().entry(&subject.stem()).await?.user;
+    let entry = connections.runner().entry(&subject.stem()).await?;
     let portal = Portal::new(app, &connections, call.identity.tenant.clone());
     let link = portal
-        .link(user, &wish)
+        .link(entry, &wish)
         .await
         .map_err(|error| problem(error, &wish))?;
-    Reply::ok(&json!({
+    let mut answer = json!({
         "connection_url": link.url,
         "session_id": link.session_id,
         "expires_at": link.expires_at,
         "connection_type": link.connection_type,
-    }))
+    });
+    if let (Some(evicted), Some(members)) = (link.evicted, answer.as_object_mut()) {
+        members.insert("evicted".to_owned(), json!(evicted));
+    }
+    Reply::ok(&answer)
 }
 
 async fn outcome(app: &App, call: &Call) -> Result<Reply, Problem> {

@@ -16,6 +16,7 @@ use super::records::{
 };
 use crate::config::{Counts, Policy};
 use crate::ids::{AttemptId, Stem, UpstreamId};
+use crate::snaptrade::ConnectionId;
 use crate::user_secrets::SealedSecret;
 
 /// A decision of several steps.
@@ -71,6 +72,20 @@ pub enum Effect {
     ProbeUser(Box<UserRecord>),
     /// Ask SnapTrade something that our own credentials open: answers [`Input::ProbedCredentials`].
     ProbeCredentials,
+    /// List a user's connections at SnapTrade: answers [`Input::ConnectionsListed`].
+    ListConnections(Box<UserRecord>),
+    /// Ask SnapTrade once to delete a user's connection: answers [`Input::ConnectionDeleted`].
+    DeleteConnection(Box<UserRecord>, ConnectionId),
+    /// Note that SnapTrade no longer accepts a user's secret: answers [`Input::Noted`].
+    NoteRejected(Box<UserRecord>),
+    /// Read whose connections might give way by a policy, each as it is now: answers [`Input::ConnectionHolders`].
+    ReadConnectionHolders(Policy),
+    /// Read the places and all records of connections: answers [`Input::Books`].
+    ReadBooks,
+    /// Read a ghost: answers [`Input::Ghost`].
+    ReadGhost(UpstreamId),
+    /// Read how many connections SnapTrade's statistics tell of: answers [`Input::Statistics`].
+    ReadStatistics,
     /// Let time pass: answers [`Input::Waited`].
     Wait(Duration),
 }
@@ -102,8 +117,69 @@ pub enum Input {
     Probed(SecretStanding),
     /// Whether SnapTrade accepts our own credentials.
     ProbedCredentials(bool),
+    /// A user's connections, or why there is no list.
+    ConnectionsListed(Result<Vec<ListedConnection>, NotListed>),
+    /// How the deletion of a connection went.
+    ConnectionDeleted(Disconnection),
+    /// It was noted, or will be when it is found out again.
+    Noted,
+    /// Whose connections might give way.
+    ConnectionHolders(Vec<ConnectionHolder>),
+    /// The places and all records of connections.
+    Books(Box<Books>),
+    /// A ghost, if there is one.
+    Ghost(Option<Box<Ghost>>),
+    /// How many connections there are, disabled ones included; `None` where SnapTrade does not say.
+    Statistics(Option<u32>),
     /// The time has passed.
     Waited,
+}
+
+/// A connection as SnapTrade lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ListedConnection {
+    /// Its id.
+    pub id: ConnectionId,
+    /// When it was made.
+    pub created_at: Option<Timestamp>,
+    /// Whether the brokerage no longer lets SnapTrade in.
+    pub disabled: bool,
+}
+
+/// Why there is no list of a user's connections.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum NotListed {
+    /// SnapTrade does not accept the user's secret.
+    SecretRejected,
+    /// SnapTrade could not be used.
+    Fault(Fault),
+}
+
+/// How SnapTrade answered the deletion of a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Disconnection {
+    /// As it answers the deletion of a user.
+    Answered(Deletion),
+    /// It does not accept the user's secret.
+    SecretRejected,
+}
+
+/// A user whose connections are counted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ConnectionHolder {
+    /// The user.
+    pub user: UserRecord,
+    /// The connections.
+    pub record: ConnectionsRecord,
+}
+
+/// The places and all records of connections.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Books {
+    /// The places, read consistently and first.
+    pub slots: Option<Slots>,
+    /// The records, through the index.
+    pub records: Vec<ConnectionsRecord>,
 }
 
 /// All that decides about a user, read at once.
@@ -155,7 +231,7 @@ pub enum Obstacle {
     /// A ghost was not as expected.
     Ghost(UpstreamId),
     /// A record of connections was not as expected.
-    Connections(Stem),
+    Connections(Stem, Option<Box<ConnectionsRecord>>),
     /// The sync's record was not as expected.
     Sync(Option<Box<SyncRecord>>),
     /// Something that no decision hangs on.
@@ -324,8 +400,15 @@ impl Transition {
             Guard::Any => true,
             Guard::Open => slots.open,
             Guard::Room { max } => slots.open && slots.in_use < max,
-            Guard::RoomBeside { max, elsewhere } => {
-                slots.open && slots.elsewhere == elsewhere && slots.in_use < max.saturating_sub(elsewhere)
+            Guard::RoomBeside {
+                max,
+                elsewhere,
+                leaving,
+            } => {
+                slots.open
+                    && slots.elsewhere == elsewhere
+                    && slots.in_use < max.saturating_sub(elsewhere)
+                    && slots.leaving <= leaving
             }
             Guard::Full { max, given_up } => slots.open && slots.in_use >= max && slots.given_up == given_up,
             Guard::FullBeside { max, elsewhere } => {
@@ -447,12 +530,15 @@ pub enum Guard {
         /// The limit.
         max: u32,
     },
-    /// They are open and fewer are in use than `max` without those elsewhere, which were `elsewhere` when read.
+    /// They are open, fewer are in use than `max` without those elsewhere, which were `elsewhere` when read, and no
+    /// more are leaving than were then.
     RoomBeside {
         /// The limit.
         max: u32,
         /// Connections elsewhere, as they were read.
         elsewhere: u32,
+        /// Connections leaving, as they were read.
+        leaving: u32,
     },
     /// They are open, at least `max` are in use, and nobody gave up since they were read.
     Full {
@@ -519,6 +605,22 @@ pub enum Write {
         expect: Expect,
         /// What is there afterwards.
         becomes: Change<ConnectionsRecord>,
+    },
+    /// That a user is active under an id, and was seen doing something.
+    Seen {
+        /// Who.
+        stem: Stem,
+        /// The id at SnapTrade.
+        upstream: UpstreamId,
+    },
+    /// The note of a visit to the portal, by which its outcome is told later.
+    Visit {
+        /// Whose.
+        stem: Stem,
+        /// The id at SnapTrade.
+        upstream: UpstreamId,
+        /// The connection that is to be repaired.
+        reconnect: Option<ConnectionId>,
     },
     /// The sync's record.
     Sync {

@@ -2,6 +2,7 @@
 
 pub mod adoption;
 pub mod clearing;
+pub mod counting;
 pub mod leaving;
 pub mod machine;
 pub mod opening;

@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::adoption::Adoption;
+use super::counting::upkeep::Upkeep;
 use super::machine::{
     Author, CommitOutcome, Context, Effect, Fault, Input, Machine, Next, Roster, SlotsChange,
 };
-use super::records::{HeldPlace, Holder, Slots};
+use super::records::{GhostState, HeldPlace, Holder, Slots};
 use super::timing;
 use crate::config::Counts;
 use crate::ids::{Stem, UpstreamId};
@@ -42,6 +43,8 @@ enum Phase {
     Listing,
     Comparing,
     Adopting(Box<Adoption>),
+    ReadingForSwitch,
+    Keeping(Box<Upkeep>),
     Counting,
     Writing,
 }
@@ -134,10 +137,15 @@ impl Opening {
         let unknown = unknown_ids(self.listed.as_deref().unwrap_or_default(), roster);
         let mut adoption = Adoption::new(self.author.clone(), unknown);
         let next = adoption.advance(Input::Begin, context);
-        self.adopting(adoption, next)
+        self.adopting(adoption, next, context)
     }
 
-    fn adopting(&mut self, adoption: Adoption, next: Next<super::adoption::Adopted>) -> Next<Opened> {
+    fn adopting(
+        &mut self,
+        adoption: Adoption,
+        next: Next<super::adoption::Adopted>,
+        context: &mut Context<'_>,
+    ) -> Next<Opened> {
         match next {
             Next::Do(effect) => {
                 self.phase = Phase::Adopting(Box::new(adoption));
@@ -147,9 +155,72 @@ impl Opening {
                 self.author = adopted.author;
                 self.adopted.extend(adopted.ids);
                 if adopted.finished {
-                    self.count()
+                    self.adopted_all(context)
                 } else {
                     Next::Done(Opened::Busy)
+                }
+            }
+        }
+    }
+
+    /// Begins a new counting, of something else than before. Nothing is reserved until it is done, and whoever still
+    /// goes by the old one can change nothing.
+    fn switch(&mut self, roster: &Roster, context: &Context<'_>) -> Next<Opened> {
+        let Some(slots) = &roster.slots else {
+            return Next::Done(Opened::Busy);
+        };
+        let becomes = Slots {
+            counts: self.counts,
+            max: self.max,
+            held: reservations(roster),
+            ..anew(slots, roster)
+        };
+        let becomes = match self.counts {
+            Counts::Users => Slots {
+                in_use: u32::try_from(roster.holders.len()).unwrap_or(u32::MAX),
+                leaving: 0,
+                ..becomes
+            },
+            Counts::Connections => becomes,
+        };
+        let slots = SlotsChange::Replace {
+            expect: Some(slots.rev),
+            becomes: Box::new(becomes),
+        };
+        self.phase = Phase::Creating;
+        Next::Do(Effect::Commit(self.author.commit(
+            "switch",
+            context.now,
+            slots,
+            Vec::new(),
+            Vec::new(),
+        )))
+    }
+
+    /// Where connections are counted, those of every user are listed before the places open. What one run does not
+    /// get to is left to the next.
+    fn adopted_all(&mut self, context: &mut Context<'_>) -> Next<Opened> {
+        match self.counts {
+            Counts::Users => self.count(),
+            Counts::Connections => {
+                let upkeep = Upkeep::counting(self.author.clone());
+                self.keeping(upkeep, Input::Begin, context)
+            }
+        }
+    }
+
+    fn keeping(&mut self, mut upkeep: Upkeep, input: Input, context: &mut Context<'_>) -> Next<Opened> {
+        match upkeep.advance(input, context) {
+            Next::Do(effect) => {
+                self.phase = Phase::Keeping(Box::new(upkeep));
+                Next::Do(effect)
+            }
+            Next::Done(kept) => {
+                self.author = kept.author;
+                match kept.fault {
+                    Some(fault) => Next::Done(Opened::Fault(fault)),
+                    None if kept.finished => self.count(),
+                    None => Next::Done(Opened::Busy),
                 }
             }
         }
@@ -166,7 +237,10 @@ impl Opening {
             .iter()
             .filter(|id| !shown.contains(id) && !ghosts.contains(id))
             .count();
-        let in_use = u32::try_from(roster.holders.len().saturating_add(hidden)).unwrap_or(u32::MAX);
+        let in_use = match self.counts {
+            Counts::Users => u32::try_from(roster.holders.len().saturating_add(hidden)).unwrap_or(u32::MAX),
+            Counts::Connections => slots.in_use,
+        };
         let becomes = Slots {
             counts: self.counts,
             max: self.max,
@@ -189,6 +263,27 @@ impl Opening {
             Vec::new(),
             Vec::new(),
         )))
+    }
+}
+
+/// The places at the beginning of a new counting of connections: closed, with nothing in them but what is leaving
+/// together with its user.
+#[must_use]
+pub fn anew(slots: &Slots, roster: &Roster) -> Slots {
+    let going = roster
+        .ghosts
+        .iter()
+        .filter(|ghost| ghost.state != GhostState::Gone);
+    Slots {
+        open: false,
+        rev: slots.rev + 1,
+        epoch: slots.rev + 1,
+        in_use: 0,
+        leaving: going.map(|ghost| ghost.connections).sum(),
+        elsewhere: 0,
+        elsewhere_read: 0,
+        portals: BTreeMap::new(),
+        ..slots.clone()
     }
 }
 
@@ -245,8 +340,14 @@ impl Machine for Opening {
                     author: self.author.clone(),
                     adopted: 0,
                 }),
+                Some(slots) if slots.counts != self.counts => {
+                    self.phase = Phase::ReadingForSwitch;
+                    Next::Do(Effect::ReadRoster)
+                }
                 Some(_) => self.list(context),
             },
+            (Phase::ReadingForSwitch, Input::Roster(roster)) => self.switch(&roster, context),
+            (Phase::Keeping(upkeep), input) => self.keeping(*upkeep, input, context),
             (Phase::Creating, Input::Committed(CommitOutcome::Unknown)) => Next::Done(Opened::Busy),
             (Phase::Creating, Input::Committed(_)) => self.list(context),
             (Phase::Listing, Input::Listed(Ok(list))) => self.compare(list, context),
@@ -254,7 +355,7 @@ impl Machine for Opening {
             (Phase::Comparing, Input::Roster(roster)) => self.adopt(&roster, context),
             (Phase::Adopting(mut adoption), input) => {
                 let next = adoption.advance(input, context);
-                self.adopting(*adoption, next)
+                self.adopting(*adoption, next, context)
             }
             (Phase::Counting, Input::Roster(roster)) => match &roster.slots {
                 Some(slots) if slots.open && slots.counts == self.counts => self.opened(),

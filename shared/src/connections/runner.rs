@@ -1,15 +1,18 @@
 //! Does what the machines of this room want done.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::Timestamp;
 
+use super::counting::candidates;
 use super::machine::{
-    CommitOutcome, Context, Deletion, Effect, Enrolment, Entry, Fault, Input, Machine, Next, Roster,
-    SecretStanding,
+    Books, CommitOutcome, ConnectionHolder, Context, Deletion, Disconnection, Effect, Enrolment, Entry,
+    Fault, Input, ListedConnection, Machine, Next, NotListed, Roster, SecretStanding,
 };
 use super::policy;
-use super::records::{FOREIGN_SLOTS, ForeignRecord, Ghost, Holder, UserRecord};
+use super::records::{ConnectionsRecord, FOREIGN_SLOTS, ForeignRecord, Ghost, Holder, UserRecord};
 use super::storage::{self, Names};
 use super::timing;
 use crate::app::App;
@@ -17,7 +20,7 @@ use crate::clock::Clock;
 use crate::config::Policy;
 use crate::ids::{AttemptId, Stem, TenantId, UpstreamId};
 use crate::secrets::{Cached, DataKeys, SecretError};
-use crate::snaptrade::{Client, Error, ErrorKind, Outcome, UserCredentials};
+use crate::snaptrade::{Client, ConnectionId, Error, ErrorKind, Outcome, UserCredentials};
 use crate::store::{self, Store, StoreError};
 use crate::user_secrets::{self, SealError};
 
@@ -131,6 +134,24 @@ impl<'a> Runner<'a> {
             Effect::List => Input::Listed(self.snaptrade.list_users().await.map_err(|error| fault(&error))),
             Effect::ProbeUser(user) => Input::Probed(self.probe_user(&user).await),
             Effect::ProbeCredentials => Input::ProbedCredentials(self.snaptrade.partner_info().await.is_ok()),
+            Effect::ListConnections(user) => Input::ConnectionsListed(self.list_connections(&user).await),
+            Effect::DeleteConnection(user, id) => {
+                Input::ConnectionDeleted(self.delete_connection(&user, &id).await)
+            }
+            Effect::NoteRejected(user) => {
+                self.note_rejected(&user).await;
+                Input::Noted
+            }
+            Effect::ReadConnectionHolders(policy) => {
+                Input::ConnectionHolders(self.connection_holders(policy).await?)
+            }
+            Effect::ReadBooks => Input::Books(Box::new(self.books().await?)),
+            Effect::ReadGhost(upstream) => {
+                let item = self.store.get(&self.names.ghost(&upstream), self.now()).await?;
+                let ghost = item.as_ref().map(store::from_item).transpose()?;
+                Input::Ghost(ghost.map(Box::new))
+            }
+            Effect::ReadStatistics => Input::Statistics(self.statistics().await),
             Effect::Wait(duration) => {
                 self.clock.sleep(duration).await;
                 Input::Waited
@@ -296,6 +317,156 @@ impl<'a> Runner<'a> {
                 }
             }
         }
+    }
+
+    async fn list_connections(&self, user: &UserRecord) -> Result<Vec<ListedConnection>, NotListed> {
+        let credentials = self.credentials(user).await.map_err(|error| {
+            tracing::error!(%error, "a user's secret could not be opened");
+            NotListed::Fault(Fault::Error)
+        })?;
+        match self.snaptrade.list_connections(&credentials).await {
+            Ok(connections) => Ok(connections
+                .into_iter()
+                .map(|connection| ListedConnection {
+                    id: connection.id,
+                    created_at: connection.created_date,
+                    disabled: connection.disabled,
+                })
+                .collect()),
+            Err(error) if error.kind == ErrorKind::UserSecretRejected => Err(NotListed::SecretRejected),
+            Err(error) => {
+                tracing::warn!(%error, "a user's connections could not be listed");
+                Err(NotListed::Fault(fault(&error)))
+            }
+        }
+    }
+
+    async fn delete_connection(&self, user: &UserRecord, id: &ConnectionId) -> Disconnection {
+        let credentials = match self.credentials(user).await {
+            Ok(credentials) => credentials,
+            Err(error) => {
+                tracing::error!(%error, "a user's secret could not be opened");
+                return Disconnection::Answered(Deletion::Refused(Fault::Error));
+            }
+        };
+        match self.snaptrade.delete_connection(&credentials, id).await {
+            Ok(_) => Disconnection::Answered(Deletion::Queued),
+            Err(error) if error.kind == ErrorKind::NotFound => Disconnection::Answered(Deletion::NotThere),
+            Err(error) if error.kind == ErrorKind::UserSecretRejected => Disconnection::SecretRejected,
+            Err(error) => {
+                tracing::warn!(%error, "SnapTrade did not take the deletion of a connection");
+                Disconnection::Answered(match error.outcome() {
+                    Outcome::Refused => Deletion::Refused(fault(&error)),
+                    Outcome::Unknown => Deletion::Unknown(fault(&error)),
+                })
+            }
+        }
+    }
+
+    /// Notes that SnapTrade refuses a user's secret, unless it has another incarnation by now. What cannot be written
+    /// down is found out again.
+    async fn note_rejected(&self, user: &UserRecord) {
+        let Some(upstream) = user.upstream() else { return };
+        let expression = store::Expression {
+            update: "SET secret_rejected = :yes".to_owned(),
+            condition: "upstream = :upstream AND #state = :active".to_owned(),
+            names: [("#state".to_owned(), "state".to_owned())].into(),
+            values: [
+                (":yes".to_owned(), AttributeValue::Bool(true)),
+                (":upstream".to_owned(), AttributeValue::S(upstream.to_string())),
+                (":active".to_owned(), AttributeValue::S("active".to_owned())),
+            ]
+            .into(),
+        };
+        let transaction = store::Transaction {
+            token: format!("{}.rejected.1", new_attempt()),
+            writes: vec![store::Write::Update {
+                key: self.names.user(&user.stem),
+                expression,
+            }],
+        };
+        if let Err(error) = self.store.transact(&transaction, self.now()).await {
+            tracing::warn!(%error, "it could not be noted that a user's secret is rejected");
+        }
+    }
+
+    /// Users whose connections might give way, read as they are now. The index lists those with the oldest connection
+    /// first, so for the oldest only as much is read as decides.
+    async fn connection_holders(&self, policy: Policy) -> Result<Vec<ConnectionHolder>, StoreError> {
+        let mut holders = Vec::new();
+        let mut start = None;
+        loop {
+            let page = self
+                .store
+                .index_page(&self.names.counted(), None, start, self.now())
+                .await?;
+            let mut nominated = Vec::new();
+            let mut last = None;
+            for item in &page.items {
+                let record: ConnectionsRecord = store::from_item(item)?;
+                last = record.ids.values().map(|one| one.since).min().or(last);
+                if !record.ids.is_empty() || record.portal.is_some() {
+                    nominated.push(record.stem);
+                }
+            }
+            holders.extend(self.holders_of_connections(&nominated).await?);
+            start = page.next;
+            let decided = policy == Policy::Oldest
+                && candidates::choose(policy, &holders, self.now())
+                    .is_some_and(|candidate| last.is_some_and(|last| candidate.since <= last));
+            if start.is_none() || decided {
+                return Ok(holders);
+            }
+        }
+    }
+
+    async fn holders_of_connections(&self, stems: &[Stem]) -> Result<Vec<ConnectionHolder>, StoreError> {
+        let keys: Vec<store::Key> = stems
+            .iter()
+            .flat_map(|stem| [self.names.user(stem), self.names.connections(stem)])
+            .collect();
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (mut users, mut records) = (BTreeMap::new(), Vec::new());
+        for item in self.store.get_all(&keys, self.now()).await? {
+            if store::Key::of(&item).sk == "USER" {
+                let user: UserRecord = store::from_item(&item)?;
+                users.insert(user.stem.clone(), user);
+            } else {
+                records.push(store::from_item::<ConnectionsRecord>(&item)?);
+            }
+        }
+        Ok(records
+            .into_iter()
+            .filter_map(|record| {
+                let user = users.remove(&record.stem)?;
+                Some(ConnectionHolder { user, record })
+            })
+            .collect())
+    }
+
+    async fn books(&self) -> Result<Books, StoreError> {
+        let now = self.now();
+        let slots = self.store.get(&self.names.slots(), now).await?;
+        let records = self.store.index(&self.names.counted(), None, now).await?;
+        Ok(Books {
+            slots: slots.as_ref().map(storage::slots).transpose()?,
+            records: records.iter().map(store::from_item).collect::<Result<_, _>>()?,
+        })
+    }
+
+    async fn statistics(&self) -> Option<u32> {
+        let stats = match self.snaptrade.stats().await {
+            Ok(stats) => stats,
+            Err(error) => {
+                tracing::warn!(%error, "SnapTrade's statistics could not be had");
+                return None;
+            }
+        };
+        let active = stats.total_active_connections?;
+        let all = active.saturating_add(stats.total_disabled_connections.unwrap_or(0));
+        Some(u32::try_from(all).unwrap_or(u32::MAX))
     }
 
     async fn probe_user(&self, user: &UserRecord) -> SecretStanding {

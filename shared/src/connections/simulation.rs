@@ -185,6 +185,13 @@ impl World {
                 })
             }
             Effect::ProbeCredentials => Input::ProbedCredentials(fate == Fate::Answered),
+            Effect::ListConnections(_)
+            | Effect::DeleteConnection(..)
+            | Effect::NoteRejected(_)
+            | Effect::ReadConnectionHolders(_)
+            | Effect::ReadBooks
+            | Effect::ReadGhost(_)
+            | Effect::ReadStatistics => panic!("connections are not counted here: {effect:?}"),
             Effect::Wait(duration) => {
                 self.now_ms += i64::try_from(duration.as_millis()).unwrap();
                 Input::Waited
@@ -254,10 +261,17 @@ impl World {
                 }
                 Write::Connections { stem, expect, .. } => {
                     if !meets(expect, self.connections.get(stem).map(|record| record.rev)) {
-                        obstacles.push(Obstacle::Connections(stem.clone()));
+                        let old = self.connections.get(stem).cloned().map(Box::new);
+                        obstacles.push(Obstacle::Connections(stem.clone(), old));
                     }
                 }
-                Write::Hold { .. } => {}
+                Write::Seen { stem, upstream } => {
+                    let old = self.users.get(stem);
+                    if old.and_then(UserRecord::active).map(|active| &active.upstream) != Some(upstream) {
+                        obstacles.push(Obstacle::User(stem.clone(), old.cloned().map(Box::new)));
+                    }
+                }
+                Write::Hold { .. } | Write::Visit { .. } => {}
             }
         }
         if !obstacles.is_empty() {
@@ -288,6 +302,7 @@ impl World {
                 Write::Ghost {
                     upstream, becomes, ..
                 } => put(&mut self.ghosts, upstream.clone(), becomes),
+                Write::Seen { .. } | Write::Visit { .. } => {}
                 Write::Connections { stem, becomes, .. } => {
                     put(&mut self.connections, stem.clone(), becomes);
                 }

@@ -16,6 +16,8 @@ use super::records::{
 use super::timing::{GHOST_KEPT, HOLD_AGAIN, after};
 use crate::config::Counts;
 use crate::ids::{Stem, TenantId, UpstreamId};
+use crate::portfolio::portal::Visit;
+use crate::portfolio::userdata;
 use crate::store::{
     self, Condition, Expression, IndexKey, Item, Key, Outcome, StoreError, index_partition, partition,
     to_item,
@@ -271,13 +273,18 @@ impl Names {
                 values.insert(":open".to_owned(), AttributeValue::Bool(true));
                 "#open = :open".to_owned()
             }
-            Guard::RoomBeside { max, elsewhere } | Guard::FullBeside { max, elsewhere } => {
+            Guard::RoomBeside { max, elsewhere, .. } | Guard::FullBeside { max, elsewhere } => {
                 names.insert("#open".to_owned(), "open".to_owned());
                 values.insert(":open".to_owned(), AttributeValue::Bool(true));
                 values.insert(":room".to_owned(), number(max.saturating_sub(*elsewhere)));
                 values.insert(":elsewhere".to_owned(), number(*elsewhere));
-                let room = matches!(transition.guard, Guard::RoomBeside { .. });
-                let places = if room { "in_use < :room" } else { "in_use >= :room" };
+                let places = match &transition.guard {
+                    Guard::RoomBeside { leaving, .. } => {
+                        values.insert(":leaving_read".to_owned(), number(*leaving));
+                        "in_use < :room AND leaving <= :leaving_read"
+                    }
+                    _ => "in_use >= :room",
+                };
                 format!("#open = :open AND elsewhere = :elsewhere AND {places}")
             }
             Guard::Room { max } => {
@@ -357,6 +364,34 @@ impl Names {
             } => change(self.connections(stem), *expect, becomes, |record| {
                 self.connections_item(record)
             })?,
+            // The time of the last activity is outside the revision: it decides nothing that a write depends on, and
+            // must not make an eviction or a webhook begin anew.
+            Write::Seen { stem, upstream } => store::Write::Update {
+                key: self.user(stem),
+                expression: Expression {
+                    update: "SET last_active_at = :now".to_owned(),
+                    condition: "#state = :active AND upstream = :upstream".to_owned(),
+                    names: [("#state".to_owned(), "state".to_owned())].into(),
+                    values: [
+                        (":now".to_owned(), AttributeValue::S(at.to_string())),
+                        (":active".to_owned(), AttributeValue::S("active".to_owned())),
+                        (":upstream".to_owned(), AttributeValue::S(upstream.to_string())),
+                    ]
+                    .into(),
+                },
+            },
+            Write::Visit {
+                stem,
+                upstream,
+                reconnect,
+            } => {
+                let visit = Visit {
+                    upstream: upstream.clone(),
+                    at,
+                    reconnect: reconnect.clone(),
+                };
+                userdata::visit(&self.tenant, stem, &visit, at)?
+            }
             Write::Hold { stem, becomes } => {
                 let key = self.hold(stem);
                 change(key.clone(), Expect::Anything, becomes, |record: &HoldRecord| {
@@ -391,7 +426,9 @@ impl Names {
                 Some(Write::Foreign { .. }) => Obstacle::Foreign(read(&item)?),
                 Some(Write::Ghost { upstream, .. }) => Obstacle::Ghost(upstream.clone()),
                 Some(Write::Sync { .. }) => Obstacle::Sync(read(&item)?),
-                Some(Write::Connections { stem, .. }) => Obstacle::Connections(stem.clone()),
+                Some(Write::Connections { stem, .. }) => Obstacle::Connections(stem.clone(), read(&item)?),
+                Some(Write::Seen { stem, .. }) => Obstacle::User(stem.clone(), read(&item)?),
+                Some(Write::Visit { .. }) => Obstacle::Other,
                 Some(Write::Hold { .. }) | None => Obstacle::Other,
             });
         }

@@ -12,14 +12,16 @@ use sha2::{Digest, Sha256};
 
 use super::adoption::{Adopted, Adoption};
 use super::clearing::{Cleared, Clearing, deletion_refused};
+use super::counting::departed::without_its_connections;
+use super::counting::upkeep::Upkeep;
 use super::machine::{
-    AuditEntry, Author, Change, CommitOutcome, ConnectionsChange, Context, Effect, Expect, Fault, Input,
-    Machine, Next, Roster, SlotsChange, Transition, Write,
+    AuditEntry, Author, Books, Change, CommitOutcome, Context, Effect, Expect, Fault, Input, Machine, Next,
+    Roster, SlotsChange, Transition, Write,
 };
-use super::opening::{Opened, Opening, unknown_ids};
+use super::opening::{Opened, Opening, anew, unknown_ids};
 use super::records::{
-    DoubtedList, ForeignRecord, Ghost, GhostState, HeldPlace, Holder, Slots, SyncRecord, UserRecord,
-    UserState,
+    ConnectionsRecord, DoubtedList, ForeignRecord, Ghost, GhostState, HeldPlace, Holder, Slots, SyncRecord,
+    UserRecord, UserState,
 };
 use super::timing::{self, LEASE, LIST_AGE};
 use super::vanishing::{Vanished, Vanishing};
@@ -82,6 +84,10 @@ pub struct Sync {
     doubted: Option<DoubtedList>,
     believed: bool,
     recounts: u32,
+    /// Whether the connections were looked after.
+    kept: bool,
+    /// The rows of the count that is under way.
+    recounting: Option<Box<Roster>>,
     counted: Option<(u64, u32)>,
     ending: Option<NotSynced>,
     phase: Phase,
@@ -128,7 +134,9 @@ enum Phase {
     Adopting(Box<Adoption>),
     Vanishing(Box<Vanishing>),
     Writing(Counted),
+    Keeping(Box<Upkeep>),
     Recounting,
+    RecountingConnections,
     PausingBeforeRecount,
     Closing,
     Returning,
@@ -161,6 +169,8 @@ impl Sync {
             doubted: None,
             believed: false,
             recounts: 0,
+            kept: false,
+            recounting: None,
             counted: None,
             ending: None,
             phase: Phase::Start,
@@ -317,7 +327,7 @@ impl Sync {
             return self.recount();
         }
         let Some(work) = self.work.pop_front() else {
-            return self.recount();
+            return self.keep(context);
         };
         match work {
             Work::Retire(user) => {
@@ -598,13 +608,7 @@ impl Sync {
         // Its connections went with it.
         let slots = match ghost.connections {
             0 => SlotsChange::None,
-            connections => Transition::of(0)
-                .with_connections(ConnectionsChange {
-                    in_use: 0,
-                    leaving: -i32::try_from(connections).unwrap_or(i32::MAX),
-                    epoch: None,
-                })
-                .into(),
+            _ => without_its_connections(ghost).into(),
         };
         self.write(
             "gone",
@@ -691,6 +695,50 @@ impl Sync {
         )
     }
 
+    // Connections, where those are counted.
+
+    fn keep(&mut self, context: &mut Context<'_>) -> Step {
+        if self.counts == Counts::Users || self.kept {
+            return self.recount();
+        }
+        self.kept = true;
+        let upkeep = Upkeep::in_turn(self.author.clone());
+        self.keeping(upkeep, Input::Begin, context)
+    }
+
+    fn keeping(&mut self, mut upkeep: Upkeep, input: Input, context: &mut Context<'_>) -> Step {
+        match upkeep.advance(input, context) {
+            Next::Do(effect) => self.go(Phase::Keeping(Box::new(upkeep)), effect),
+            Next::Done(kept) => {
+                self.author = kept.author;
+                self.result.repaired += kept.repaired;
+                self.stopped |= !kept.finished;
+                self.recount()
+            }
+        }
+    }
+
+    /// What the places are by the records of connections.
+    fn recounted_connections(&mut self, books: &Books, context: &Context<'_>) -> Step {
+        let (Some(slots), Some(roster)) = (&books.slots, self.recounting.take()) else {
+            return self.fail(NotSynced::Busy, context);
+        };
+        let counted = books.records.iter().filter(|record| record.epoch == slots.epoch);
+        let going = roster
+            .ghosts
+            .iter()
+            .filter(|ghost| ghost.state != GhostState::Gone);
+        let in_use: u32 = counted.clone().map(ConnectionsRecord::places).sum();
+        let leaving: u32 = counted.map(ConnectionsRecord::leaving).sum::<u32>()
+            + going.map(|ghost| ghost.connections).sum::<u32>();
+        if (in_use, leaving) == (slots.in_use, slots.leaving) {
+            return self.return_lease(context);
+        }
+        // Both in one number, to be compared with what the next count says.
+        let held = in_use.saturating_add(leaving.saturating_mul(1_000));
+        self.differs(slots, held, &roster, context)
+    }
+
     // Counting again, to be sure.
 
     fn recount(&mut self) -> Step {
@@ -714,9 +762,17 @@ impl Sync {
                 .count(),
         );
         self.result.complete = !self.stopped && self.believed;
+        if self.counts == Counts::Connections {
+            self.recounting = Some(Box::new(roster.clone()));
+            return self.go(Phase::RecountingConnections, Effect::ReadBooks);
+        }
         if held == slots.in_use {
             return self.return_lease(context);
         }
+        self.differs(slots, held, roster, context)
+    }
+
+    fn differs(&mut self, slots: &Slots, held: u32, roster: &Roster, context: &Context<'_>) -> Step {
         // Twice the same difference under the same revision is no lag of the index.
         if self.counted == Some((slots.rev, held)) {
             tracing::error!(
@@ -725,7 +781,7 @@ impl Sync {
                 held,
                 "the places in use are not those that are held; they are closed and counted anew"
             );
-            return self.close(slots.clone(), context);
+            return self.close(slots, roster, context);
         }
         self.counted = Some((slots.rev, held));
         if self.recounts > 3 {
@@ -734,12 +790,16 @@ impl Sync {
         self.go(Phase::PausingBeforeRecount, Effect::Wait(RECOUNT_PAUSE))
     }
 
-    fn close(&mut self, slots: Slots, context: &Context<'_>) -> Step {
+    fn close(&mut self, slots: &Slots, roster: &Roster, context: &Context<'_>) -> Step {
         let expect = Some(slots.rev);
-        let becomes = Box::new(Slots {
-            open: false,
-            rev: slots.rev + 1,
-            ..slots
+        let becomes = Box::new(match self.counts {
+            Counts::Users => Slots {
+                open: false,
+                rev: slots.rev + 1,
+                ..slots.clone()
+            },
+            // Connections are listed anew, user by user.
+            Counts::Connections => anew(slots, roster),
         });
         self.result.complete = false;
         let change = SlotsChange::Replace { expect, becomes };
@@ -936,7 +996,11 @@ impl Machine for Sync {
                 }
                 self.next(context)
             }
+            (Phase::Keeping(upkeep), input) => self.keeping(*upkeep, input, context),
             (Phase::Recounting, Input::Roster(roster)) => self.recounted(&roster, context),
+            (Phase::RecountingConnections, Input::Books(books)) => {
+                self.recounted_connections(&books, context)
+            }
             (Phase::PausingBeforeRecount, Input::Waited) => self.recount(),
             (Phase::Closing, _) => self.return_lease(context),
             (Phase::Returning, _) => self.finish(),

@@ -11,6 +11,9 @@ use super::reader::{Subject, note_rejected_secret};
 use super::userdata::{Reading, UserData};
 use crate::app::App;
 use crate::config::Config;
+use crate::connections::counting::admission::NotAdmitted;
+use crate::connections::machine::Entry;
+use crate::connections::operations::Evicted;
 use crate::connections::records::UserRecord;
 use crate::connections::runner::NoSecret;
 use crate::connections::timing::after;
@@ -18,6 +21,7 @@ use crate::connections::{Connections, Failure};
 use crate::ids::{TenantId, UpstreamId};
 use crate::snaptrade::{
     self, Connection, ConnectionId, ConnectionType, ErrorKind, LOGIN_LINK_LIFETIME, LoginRequest,
+    UserCredentials,
 };
 use crate::store::StoreError;
 
@@ -172,7 +176,7 @@ impl PortalWish {
 }
 
 /// A link to the portal. Whoever holds it may connect a brokerage to this user, so it does not print.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq)]
 pub struct PortalLink {
     /// The link.
     pub url: String,
@@ -182,6 +186,8 @@ pub struct PortalLink {
     pub expires_at: Timestamp,
     /// What the connection may be used for.
     pub connection_type: Option<ConnectionType>,
+    /// What gave way for it; told only where connections are counted.
+    pub evicted: Option<Option<Evicted>>,
 }
 
 impl fmt::Debug for PortalLink {
@@ -221,6 +227,30 @@ pub enum PortalError {
     Failure(#[from] Failure),
 }
 
+impl PortalError {
+    /// Whether SnapTrade refused for certain, so that nobody can have a link.
+    fn is_certain(&self) -> bool {
+        match self {
+            Self::NotOffered(error) | Self::Snaptrade(error) => {
+                error.outcome() == snaptrade::Outcome::Refused
+            }
+            Self::Failure(failure) => *failure == Failure::SecretRejected,
+            Self::NoSuchConnection => false,
+        }
+    }
+}
+
+impl From<NotAdmitted> for PortalError {
+    fn from(reason: NotAdmitted) -> Self {
+        match reason {
+            NotAdmitted::Refused(refusal) => Self::Failure(refusal.into()),
+            NotAdmitted::NotRegistered => Self::Failure(NoSecret::NotRegistered.into()),
+            NotAdmitted::SecretRejected => Self::Failure(Failure::SecretRejected),
+            NotAdmitted::NoSuchConnection => Self::NoSuchConnection,
+        }
+    }
+}
+
 impl From<StoreError> for PortalError {
     fn from(error: StoreError) -> Self {
         Self::Failure(error.into())
@@ -252,12 +282,15 @@ impl<'a> Portal<'a> {
     ///
     /// # Errors
     /// [`PortalError`].
-    pub async fn link(&self, user: Option<UserRecord>, wish: &PortalWish) -> Result<PortalLink, PortalError> {
+    pub async fn link(&self, entry: Entry, wish: &PortalWish) -> Result<PortalLink, PortalError> {
+        if self.connections.counts_connections() {
+            return self.counted_link(entry, wish).await;
+        }
         let Subject {
             user,
             upstream,
             credentials,
-        } = Subject::open(self.connections, user).await?;
+        } = Subject::open(self.connections, entry.user).await?;
         let client = self.app.snaptrade();
         if let Some(reconnect) = &wish.reconnect {
             let listed = match client.once().list_connections(&credentials).await {
@@ -288,14 +321,50 @@ impl<'a> Portal<'a> {
                 Failure::NoSuchUser => Failure::NoSecret(NoSecret::NotRegistered),
                 other => other,
             })?;
+        self.login(&user, &credentials, wish, now).await
+    }
+
+    /// As [`Portal::link`], where connections are counted: a place is kept for the visit before SnapTrade is asked for
+    /// the link, and given back where SnapTrade refuses for certain. Where SnapTrade does not answer the place is kept:
+    /// the next link is given out under it.
+    async fn counted_link(&self, entry: Entry, wish: &PortalWish) -> Result<PortalLink, PortalError> {
+        let Subject {
+            user, credentials, ..
+        } = Subject::open(self.connections, entry.user.clone()).await?;
+        let admitted = self
+            .connections
+            .admit(&user.user_id, entry, wish.reconnect.clone(), &audit_detail(wish))
+            .await??;
+        let now = self.connections.runner().now();
+        let link = self.login(&user, &credentials, wish, now).await;
+        if let (Err(error), Some(place), true) = (&link, &admitted.place, admitted.fresh)
+            && error.is_certain()
+        {
+            self.connections.give_back(&user.user_id, place.clone()).await;
+        }
+        let evicted = self.connections.evicted_connection(admitted.eviction);
+        link.map(|link| PortalLink {
+            evicted: Some(evicted),
+            ..link
+        })
+    }
+
+    async fn login(
+        &self,
+        user: &UserRecord,
+        credentials: &UserCredentials,
+        wish: &PortalWish,
+        now: Timestamp,
+    ) -> Result<PortalLink, PortalError> {
+        let client = self.app.snaptrade();
         let mut request = wish.login_request();
-        let mut answer = client.login(&credentials, &request).await;
+        let mut answer = client.login(credentials, &request).await;
         if wish.or_read
             && (wish.broker.is_some() || wish.reconnect.is_some())
             && matches!(&answer, Err(error) if error.kind == ErrorKind::Invalid)
         {
             request.connection_type = Some(ConnectionType::Read);
-            answer = client.login(&credentials, &request).await;
+            answer = client.login(credentials, &request).await;
         }
         match answer {
             Ok(login) => Ok(PortalLink {
@@ -303,8 +372,9 @@ impl<'a> Portal<'a> {
                 session_id: login.session_id,
                 expires_at: after(now, LOGIN_LINK_LIFETIME),
                 connection_type: request.connection_type,
+                evicted: None,
             }),
-            Err(error) => Err(match self.failed(&user, error).await {
+            Err(error) => Err(match self.failed(user, error).await {
                 // Only what the caller chose can be at fault when the user and our own credentials are not.
                 PortalError::Snaptrade(error)
                     if error.kind == ErrorKind::Invalid

@@ -345,10 +345,7 @@ impl<'a> UserData<'a> {
     /// # Errors
     /// [`StoreError::Malformed`].
     pub fn visit(&self, visit: &Visit, now: Timestamp) -> Result<store::Write, StoreError> {
-        Ok(store::Write::Put {
-            item: self.item(VISIT, visit, None, now)?,
-            condition: Condition::Always,
-        })
+        self::visit(&self.tenant, &self.stem, visit, now)
     }
 
     async fn put_reading<T: Serialize>(
@@ -371,6 +368,23 @@ impl<'a> UserData<'a> {
     ) -> Result<Item, StoreError> {
         store::to_item(&self.key(sk), record, index, Some(after(now, KEPT)))
     }
+}
+
+/// The write that notes a user's visit to the portal.
+///
+/// # Errors
+/// [`StoreError::Malformed`].
+pub fn visit(
+    tenant: &TenantId,
+    stem: &Stem,
+    visit: &Visit,
+    now: Timestamp,
+) -> Result<store::Write, StoreError> {
+    let key = Key::new(partition(tenant, "DATA", stem.as_str()), VISIT);
+    Ok(store::Write::Put {
+        item: store::to_item(&key, visit, None, Some(after(now, KEPT)))?,
+        condition: Condition::Always,
+    })
 }
 
 /// The index partition that lists users' refreshes by the time at which the next is due.

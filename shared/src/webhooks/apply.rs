@@ -155,6 +155,15 @@ async fn work_on(
         }
         _ => "ignored",
     };
+    if connections.counts_connections()
+        && let Some(upstream) = upstream.filter(|_| works.iter().any(|(_, work)| tells_of_departure(work)))
+    {
+        // It may be one that had to go; its connections are gone with it then.
+        connections
+            .departed(upstream)
+            .await
+            .map_err(|failure| failure.to_string())?;
+    }
     Ok(works
         .into_iter()
         .map(|(id, work)| match work {
@@ -162,6 +171,11 @@ async fn work_on(
             _ => (id, outcome),
         })
         .collect())
+}
+
+/// Whether an event is of a registration that is over.
+fn tells_of_departure(work: &Work) -> bool {
+    matches!(work, Work::Ignore("no such user" | "earlier registration"))
 }
 
 /// Asks SnapTrade again for what the events are about.
@@ -187,6 +201,14 @@ async fn reread(
         Err(Failure::SecretRejected) => return Ok("secret rejected"),
         Err(failure) => return Err(failure.to_string()),
     };
+    if connections.counts_connections() {
+        // The count comes first: what follows may take long, or be put off.
+        let failed = wanted.contains(&&Work::Attempt);
+        connections
+            .reconcile(&subject.user.stem, failed)
+            .await
+            .map_err(|failure| failure.to_string())?;
+    }
     let data = UserData::new(app.store(), tenant, &subject.user.stem);
     let now = connections.runner().now();
     let mut snapshot = data
@@ -232,7 +254,9 @@ async fn reread(
 /// The accounts whose holdings are read: those that events name, and after a change of connections those of which
 /// nothing is known yet.
 fn to_read(snapshot: &Snapshot, wanted: &[&Work]) -> Vec<AccountId> {
-    let connections_changed = wanted.contains(&&Work::Connections);
+    let connections_changed = wanted
+        .iter()
+        .any(|work| matches!(work, Work::Connections | Work::Attempt));
     snapshot
         .connected_accounts()
         .map(|(account, _)| account)

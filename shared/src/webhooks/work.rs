@@ -14,6 +14,8 @@ pub enum Hint {
     User,
     /// The user's connections.
     Connections,
+    /// The user's connections, of which one could not be made.
+    Attempt,
     /// One account, and what it holds.
     Account(AccountId),
     /// Nothing that is known here.
@@ -27,6 +29,8 @@ pub enum Work {
     Verify,
     /// Read the user's connections and accounts again, and what accounts hold that were not known before.
     Connections,
+    /// The same after an attempt to connect, of which SnapTrade does not say which visit it was of.
+    Attempt,
     /// Read the user's connections and accounts again, and what this account holds.
     Account(AccountId),
     /// Nothing, for this reason.
@@ -39,13 +43,12 @@ pub fn hint(kind: &EventKind) -> Hint {
     match kind {
         EventKind::UserRegistered => Hint::Registered,
         EventKind::UserDeleted => Hint::User,
-        EventKind::ConnectionAttempted { .. }
-        | EventKind::ConnectionAdded { .. }
+        EventKind::ConnectionAttempted { .. } | EventKind::ConnectionFailed => Hint::Attempt,
+        EventKind::ConnectionAdded { .. }
         | EventKind::ConnectionDeleted { .. }
         | EventKind::ConnectionBroken { .. }
         | EventKind::ConnectionFixed { .. }
-        | EventKind::ConnectionUpdated { .. }
-        | EventKind::ConnectionFailed => Hint::Connections,
+        | EventKind::ConnectionUpdated { .. } => Hint::Connections,
         EventKind::NewAccountAvailable(_)
         | EventKind::AccountRemoved(_)
         | EventKind::TransactionsInitialUpdate(_)
@@ -81,6 +84,7 @@ pub fn decide(hint: &Hint, upstream: Option<&UpstreamId>, user: Option<&UserReco
         Hint::Registered => Work::Ignore("known already"),
         Hint::User => Work::Verify,
         Hint::Connections => Work::Connections,
+        Hint::Attempt => Work::Attempt,
         Hint::Account(account) => Work::Account(account.clone()),
         Hint::Nothing => Work::Ignore("unknown event"),
     }
@@ -109,15 +113,11 @@ mod tests {
         let account = json!({"brokerageAuthorizationId": "c", "accountId": "a"});
         assert_eq!(event("USER_REGISTERED", json!({})), Hint::Registered);
         assert_eq!(event("USER_DELETED", json!({})), Hint::User);
-        for name in [
-            "ATTEMPTED",
-            "ADDED",
-            "DELETED",
-            "BROKEN",
-            "FIXED",
-            "UPDATED",
-            "FAILED",
-        ] {
+        for name in ["ATTEMPTED", "FAILED"] {
+            let name = format!("CONNECTION_{name}");
+            assert_eq!(event(&name, connection.clone()), Hint::Attempt, "{name}");
+        }
+        for name in ["ADDED", "DELETED", "BROKEN", "FIXED", "UPDATED"] {
             let name = format!("CONNECTION_{name}");
             assert_eq!(event(&name, connection.clone()), Hint::Connections, "{name}");
         }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::to_the_millisecond;
 use crate::connections::policy;
 use crate::ids::UserId;
+use crate::snaptrade::ConnectionId;
 
 /// The places as a caller sees them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,9 +23,12 @@ pub struct Evicted {
     /// Who, for operators only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_id: Option<String>,
+    /// Which connection, for operators only; where connections are counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection_id: Option<ConnectionId>,
     /// Why.
     pub reason: policy::Reason,
-    /// When that user was registered.
+    /// When that user was registered, or that connection made.
     #[serde(serialize_with = "to_the_millisecond")]
     pub created_at: Timestamp,
 }

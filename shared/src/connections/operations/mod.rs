@@ -4,6 +4,7 @@ mod answers;
 mod secrets;
 mod standing;
 mod users;
+mod visits;
 
 pub use answers::{Deleted, Evicted, Held, Places, Registered, RoomMade};
 pub use standing::{Comparison, Oldest, Status};
@@ -105,6 +106,7 @@ impl<'a> Connections<'a> {
     fn evicted(&self, eviction: Option<Eviction>) -> Option<Evicted> {
         eviction.map(|eviction| Evicted {
             user_id: self.sees_users.then_some(eviction.user_id),
+            connection_id: None,
             reason: eviction.reason,
             created_at: eviction.created_at,
         })
@@ -170,6 +172,9 @@ impl<'a> Connections<'a> {
     /// # Errors
     /// As [`Connections::register`].
     pub async fn hold(&self, user: &UserId) -> Result<Held, Failure> {
+        if self.counts_connections() {
+            return self.hold_connection(user).await;
+        }
         let (held_until, eviction, in_use) = match self.wish(Intent::Hold, user).await? {
             Granted::Held {
                 until,

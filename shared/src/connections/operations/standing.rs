@@ -14,6 +14,7 @@ use crate::connections::policy;
 use crate::connections::records::{
     Ghost, Holder, LastEviction, Reservation, ReservationKind, Slots, UserRecord,
 };
+use crate::connections::timing;
 use crate::ids::{UpstreamId, UserId};
 use crate::store::{self, Key};
 
@@ -90,21 +91,33 @@ impl Connections<'_> {
             })
             .collect();
         let users = u32::try_from(known.len()).unwrap_or(u32::MAX);
-        let connections = holders
-            .iter()
-            .filter_map(|holder| match holder {
-                Holder::User(user) => user.active().map(|active| active.connections),
-                Holder::Foreign(_) => None,
-            })
-            .sum();
+        let counts = self.app.config().counts;
+        let counted = entry
+            .slots
+            .as_ref()
+            .filter(|slots| slots.open && slots.counts == counts && counts == Counts::Connections);
+        let connections = counted.map(connections_in).unwrap_or_else(|| {
+            holders
+                .iter()
+                .filter_map(|holder| match holder {
+                    Holder::User(user) => user.active().map(|active| active.connections),
+                    Holder::Foreign(_) => None,
+                })
+                .sum()
+        });
         let comparison = if compare {
             let last_eviction = entry.slots.as_ref().and_then(|slots| slots.last_eviction.clone());
             Some(self.compare(&holders, &known, last_eviction).await?)
         } else {
             None
         };
+        let portal = entry
+            .connections
+            .as_ref()
+            .and_then(|record| record.portal.as_ref());
         let in_use = match &entry.slots {
-            Some(slots) if slots.open => taken(slots, now),
+            Some(slots) if slots.open && slots.counts == counts => taken(slots, now),
+            _ if counts == Counts::Connections => connections,
             _ => comparison
                 .as_ref()
                 .map_or(users, |comparison| comparison.upstream_count),
@@ -116,13 +129,16 @@ impl Connections<'_> {
             .and_then(UserRecord::reservation)
             .filter(|reservation| reservation.kind != ReservationKind::Leave)
             .map(Reservation::kept_until)
+            .or(portal
+                .map(|portal| portal.until)
+                .filter(|_| counts == Counts::Connections))
             .filter(|until| *until > now);
         Ok(Status {
             current_count: in_use,
             max_connections: limit,
             at_limit: in_use >= limit,
             available: limit.saturating_sub(in_use),
-            counts: self.app.config().counts,
+            counts,
             users,
             connections,
             registered: entry.user.as_ref().is_some_and(|user| user.active().is_some()),
@@ -181,10 +197,28 @@ impl Connections<'_> {
     }
 }
 
-/// Places that a newcomer cannot have: all in use but those that may be taken over.
-pub(super) fn taken(slots: &Slots, now: Timestamp) -> u32 {
-    let expired = slots.held.values().filter(|held| held.may_be_taken(now)).count();
+/// Connections at SnapTrade by the count of them, those that are leaving included.
+fn connections_in(slots: &Slots) -> u32 {
+    let portals = u32::try_from(slots.portals.len()).unwrap_or(u32::MAX);
     slots
         .in_use
+        .saturating_sub(portals)
+        .saturating_add(slots.leaving)
+        .saturating_add(slots.elsewhere)
+}
+
+/// Places that a newcomer cannot have: all in use but those that may be taken over.
+pub(super) fn taken(slots: &Slots, now: Timestamp) -> u32 {
+    let expired = match slots.counts {
+        Counts::Users => slots.held.values().filter(|held| held.may_be_taken(now)).count(),
+        Counts::Connections => slots
+            .portals
+            .values()
+            .filter(|portal| timing::expired(portal.until, now))
+            .count(),
+    };
+    slots
+        .in_use
+        .saturating_add(slots.elsewhere)
         .saturating_sub(u32::try_from(expired).unwrap_or(u32::MAX))
 }
