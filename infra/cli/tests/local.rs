@@ -114,8 +114,6 @@ fn what_is_wrong_at_the_start_is_one_sentence_on_standard_error() {
         "{port_taken}"
     );
     assert!(said(&["local", "--snaptrade", "live"]).contains("SNAPTRADE_CLIENT_ID"));
-    let counts = said(&["local", "--memory", "--counts", "connections"]);
-    assert!(counts.contains("LIMIT_COUNTS"), "{counts}");
     std::fs::write(
         directory.path().join(".env"),
         "RATE_PLAN=growth\nthis is no setting\n",

@@ -15,6 +15,7 @@ mod answers;
 mod brokerage;
 mod budgets;
 mod chaos;
+mod counting;
 mod crowd;
 mod holds;
 mod input;
