@@ -20,4 +20,8 @@ pub mod writes;
 pub use operations::{Connections, Failure};
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod world;

@@ -643,9 +643,13 @@ impl Sync {
         }
     }
 
-    /// One run notes that a foreign id is missing, a later one removes it.
+    /// One run notes that a foreign id is missing, a later one removes it; at once where SnapTrade took its deletion.
     fn missing(&mut self, foreign: &ForeignRecord, context: &mut Context<'_>) -> Step {
+        let mut ghosts = self.roster.ghosts.iter();
+        let deleted =
+            ghosts.any(|ghost| ghost.upstream == foreign.upstream && ghost.state != GhostState::Due);
         match foreign.missing_since {
+            _ if deleted => self.write_foreign(foreign, Change::Gone, -1, Counted::Removed, context),
             Some(since) if timing::between(since, context.now) >= LIST_AGE => {
                 self.write_foreign(foreign, Change::Gone, -1, Counted::Removed, context)
             }

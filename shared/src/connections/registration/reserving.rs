@@ -60,6 +60,11 @@ impl Registration {
         let Some(reservation) = place.record.reservation() else {
             return Self::refuse(Refusal::Busy);
         };
+        // What was read of the places is too old by now: a place that was reserved since may have run out already, and
+        // nobody must be evicted while one waits to be taken.
+        if context.now > context.deadline {
+            return Self::refuse(Refusal::Busy);
+        }
         let held = reservation.held_place();
         if reservation.kind == ReservationKind::Hold {
             let note = HoldRecord {
