@@ -15,7 +15,9 @@ use crate::{Global, tour};
 /// The ports of a stack that is not told others.
 const API_PORT: u16 = 9000;
 const SNAPTRADE_PORT: u16 = 9001;
+const ACCESS_PORT: u16 = 9002;
 const DYNAMODB_PORT: u16 = 9003;
+const MAIL_PORT: u16 = 9004;
 
 /// Options of `berth local`. Port 0 picks a free port.
 #[derive(Debug, Args)]
@@ -29,14 +31,14 @@ pub(crate) struct LocalArgs {
     /// DynamoDB's port [default: 9003, a free one for the tour]
     #[arg(long)]
     dynamodb_port: Option<u16>,
-    /// Taken, so that a start made for the whole stack works; the access sandboxes are not here yet
+    /// The port of the access API and WordPress sandboxes [default: 9002, a free one for the tour]
     #[arg(long, value_name = "PORT")]
     access_port: Option<u16>,
-    /// Taken, so that a start made for the whole stack works; the mail server is not here yet
+    /// The mail server's port [default: 9004, a free one for the tour]
     #[arg(long, value_name = "PORT")]
     mail_port: Option<u16>,
-    /// Taken, so that a start made for the whole stack works; the access sync is not here yet
-    #[arg(long, value_name = "FILE")]
+    /// The access sync's configuration (`ACCESS_CONFIG_FILE`) [default: a sample that fits the sandboxes]
+    #[arg(long, value_name = "FILE", conflicts_with = "tour")]
     access_config: Option<std::path::PathBuf>,
     /// Keep the data in memory, not in .berth/
     #[arg(long, conflicts_with = "reset")]
@@ -112,21 +114,6 @@ fn snaptrade() -> impl TypedValueParser<Value = SnapTrade> {
 }
 
 /// Runs the stack until it is told to stop, or does what the options ask for instead.
-impl LocalArgs {
-    /// The options that were given and have no effect, and which part it is that they are for.
-    fn not_here_yet(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
-        let given = [
-            self.access_port
-                .map(|_| ("--access-port", "the access sandboxes are")),
-            self.mail_port.map(|_| ("--mail-port", "the mail server is")),
-            self.access_config
-                .as_ref()
-                .map(|_| ("--access-config", "the access sync is")),
-        ];
-        given.into_iter().flatten()
-    }
-}
-
 pub(crate) async fn run(global: &Global, args: &LocalArgs) -> Exit {
     let outcome = if args.reset {
         berth_local::empty_data(&global.data_directory()).map(|()| Exit::Success)
@@ -148,9 +135,6 @@ async fn serve(global: &Global, args: &LocalArgs) -> Result<Exit, StartError> {
         log_level(&settings)
     };
     logs::init_text(level);
-    for (option, part) in args.not_here_yet() {
-        tracing::warn!("{option} has no effect: {part} not here yet");
-    }
     // Listened for before anything starts, so that a stop that comes early is not lost.
     let stop = stop_signal();
     let mut stop = std::pin::pin!(stop);
@@ -211,6 +195,8 @@ fn tour_options(args: &LocalArgs) -> Options {
         port: args.port.unwrap_or(0),
         snaptrade_port: args.snaptrade_port.unwrap_or(0),
         dynamodb_port: args.dynamodb_port.unwrap_or(0),
+        access_port: args.access_port.unwrap_or(0),
+        mail_port: args.mail_port.unwrap_or(0),
         limit: Some(args.limit.unwrap_or(tour::LIMIT)),
         environment: args.environment,
         origins: origins.collect(),
@@ -224,6 +210,9 @@ fn options(global: &Global, args: &LocalArgs, settings: Settings) -> Options {
         port: args.port.unwrap_or(API_PORT),
         snaptrade_port: args.snaptrade_port.unwrap_or(SNAPTRADE_PORT),
         dynamodb_port: args.dynamodb_port.unwrap_or(DYNAMODB_PORT),
+        access_port: args.access_port.unwrap_or(ACCESS_PORT),
+        mail_port: args.mail_port.unwrap_or(MAIL_PORT),
+        access_config: args.access_config.clone(),
         data: if args.memory {
             Data::Memory {
                 announce: Some(directory),

@@ -138,7 +138,7 @@ mod tests {
             "berth connections add-user ada --created-at 1700000000",
             "berth connections sync",
             "berth verify-setup --stack production",
-            "berth local --port 0 --snaptrade-port 0 --dynamodb-port 0 --memory --limit 2 --counts connections --policy none \
+            "berth local --port 0 --snaptrade-port 0 --dynamodb-port 0 --access-port 0 --mail-port 0 --access-config shop.json --memory --limit 2 --counts connections --policy none \
              --environment production --origin https://a.example.com --origin https://b.example.com --no-schedules",
             "berth local --snaptrade live --tour --verbose",
             "berth local --reset",

@@ -8,7 +8,18 @@ use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 
-const FREE_PORTS: [&str; 6] = ["--port", "0", "--snaptrade-port", "0", "--dynamodb-port", "0"];
+const FREE_PORTS: [&str; 10] = [
+    "--port",
+    "0",
+    "--snaptrade-port",
+    "0",
+    "--access-port",
+    "0",
+    "--dynamodb-port",
+    "0",
+    "--mail-port",
+    "0",
+];
 
 /// `berth` in `directory`, without this process's settings.
 fn berth(directory: &Path, arguments: &[&str]) -> Command {
@@ -51,23 +62,6 @@ fn signal(child: &Child, name: &str) {
 }
 
 #[test]
-fn a_start_made_for_the_whole_stack_works_and_says_what_is_not_here_yet() {
-    let directory = tempfile::tempdir().unwrap();
-    let (mut child, _, ready) = start(
-        directory.path(),
-        &["--memory", "--access-port", "0", "--mail-port", "0"],
-    );
-    assert!(ready.starts_with("ready "), "{ready}");
-    signal(&child, "-INT");
-    assert!(child.wait().unwrap().success());
-    let mut log = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
-    for option in ["--access-port has no effect", "--mail-port has no effect"] {
-        assert!(log.contains(option), "{log}");
-    }
-}
-
-#[test]
 fn a_stack_says_where_it_is_and_stops_cleanly_on_either_signal() {
     let directory = tempfile::tempdir().unwrap();
     for name in ["-INT", "-TERM"] {
@@ -75,7 +69,7 @@ fn a_stack_says_where_it_is_and_stops_cleanly_on_either_signal() {
         assert_eq!(ready, format!("ready {}", urls["api"].as_str().unwrap()));
         let mut names: Vec<_> = urls.as_object().unwrap().keys().cloned().collect();
         names.sort();
-        assert_eq!(names, ["api", "dynamodb", "snaptrade"]);
+        assert_eq!(names, ["access", "api", "dynamodb", "mail", "snaptrade"]);
         assert!(directory.path().join(".berth/stack.json").exists());
         signal(&child, name);
         assert_eq!(child.wait().unwrap().code(), Some(0));
@@ -99,20 +93,18 @@ fn what_is_wrong_at_the_start_is_one_sentence_on_standard_error() {
         assert_eq!(said.lines().count(), 1, "{said}");
         said
     };
-    let port_taken = said(&[
-        "local",
-        "--memory",
-        "--port",
-        "0",
-        "--snaptrade-port",
-        "0",
-        "--dynamodb-port",
-        &port,
-    ]);
-    assert!(
-        port_taken.contains(&port) && port_taken.contains("--dynamodb-port"),
-        "{port_taken}"
-    );
+    for option in ["--dynamodb-port", "--access-port", "--mail-port"] {
+        let mut arguments = [&["local", "--memory"], FREE_PORTS.as_slice()].concat();
+        let at = arguments.iter().position(|argument| *argument == option).unwrap();
+        arguments[at + 1] = &port;
+        let port_taken = said(&arguments);
+        assert!(
+            port_taken.contains(&port) && port_taken.contains(option),
+            "{port_taken}"
+        );
+    }
+    let no_file = said(&[&["local", "--access-config", "none.json"], FREE_PORTS.as_slice()].concat());
+    assert!(no_file.contains("none.json"), "{no_file}");
     assert!(said(&["local", "--snaptrade", "live"]).contains("SNAPTRADE_CLIENT_ID"));
     std::fs::write(
         directory.path().join(".env"),

@@ -52,7 +52,8 @@ async fn curl(stack: &Stack, line: &str) -> Value {
             _ => {
                 url = word
                     .replace("http://localhost:9000", &stack.urls().api)
-                    .replace("http://localhost:9001", &stack.urls().snaptrade);
+                    .replace("http://localhost:9001", &stack.urls().snaptrade)
+                    .replace("http://localhost:9002", &stack.urls().access);
             }
         }
     }

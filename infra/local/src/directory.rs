@@ -75,6 +75,11 @@ impl Directory {
         self.path.join("snaptrade.json")
     }
 
+    /// What the access API and WordPress sandboxes and the mail server keep.
+    pub(crate) fn access_state(&self) -> PathBuf {
+        self.path.join("access.sqlite")
+    }
+
     /// Forgets all that was kept, the keys included.
     ///
     /// # Errors
@@ -145,8 +150,12 @@ pub struct Urls {
     pub api: String,
     /// SnapTrade: the sandbox, or the real one.
     pub snaptrade: String,
+    /// The access API and WordPress sandboxes.
+    pub access: String,
     /// DynamoDB.
     pub dynamodb: String,
+    /// The mail server, with the scheme `smtp`.
+    pub mail: String,
 }
 
 /// What a running stack tells about itself in its data directory.
@@ -238,7 +247,9 @@ mod tests {
             urls: Urls {
                 api: "http://127.0.0.1:1".to_owned(),
                 snaptrade: "http://127.0.0.1:2".to_owned(),
-                dynamodb: "http://127.0.0.1:3".to_owned(),
+                access: "http://127.0.0.1:3".to_owned(),
+                dynamodb: "http://127.0.0.1:4".to_owned(),
+                mail: "smtp://127.0.0.1:5".to_owned(),
             },
         };
         announcement(1).write(temporary.path()).unwrap();

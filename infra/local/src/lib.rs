@@ -1,9 +1,10 @@
 //! The local stack: the whole of Berth on one machine, with nothing but loopback between its parts.
 //!
 //! A [`Stack`] runs the functions' own handlers behind a gateway that does what API Gateway does, over an embedded
-//! DynamoDB that the real AWS SDK talks to, beside a SnapTrade sandbox, with a pump for the table's stream and a
+//! DynamoDB that the real AWS SDK talks to, beside sandboxes of the outside services, with a pump for the table's stream and a
 //! scheduler. It is what `berth local` starts, and what each end-to-end test starts for itself.
 
+mod access;
 mod calls;
 mod control;
 mod directory;

@@ -20,6 +20,10 @@ pub struct Options {
     pub snaptrade_port: u16,
     /// DynamoDB's port; 0 picks a free one.
     pub dynamodb_port: u16,
+    /// The port of the access API and WordPress sandboxes; 0 picks a free one.
+    pub access_port: u16,
+    /// The mail server's port; 0 picks a free one.
+    pub mail_port: u16,
     /// Where the data is kept.
     pub data: Data,
     /// The settings of the machine.
@@ -38,6 +42,9 @@ pub struct Options {
     pub schedules: bool,
     /// Which SnapTrade is talked to.
     pub snaptrade: SnapTrade,
+    /// The file with the access sync's configuration, in place of the setting `ACCESS_CONFIG_FILE`; where neither names
+    /// one, a sample that fits the sandboxes is used.
+    pub access_config: Option<PathBuf>,
     /// How long one invocation of a function may run.
     pub time_limit: Duration,
     /// How far the clock is ahead of the machine's at the start. A stack whose clock was moved and that is started again
@@ -51,6 +58,8 @@ impl Default for Options {
             port: 0,
             snaptrade_port: 0,
             dynamodb_port: 0,
+            access_port: 0,
+            mail_port: 0,
             data: Data::Memory { announce: None },
             settings: Settings::default(),
             limit: None,
@@ -60,6 +69,7 @@ impl Default for Options {
             origins: Vec::new(),
             schedules: false,
             snaptrade: SnapTrade::Sandbox,
+            access_config: None,
             time_limit: TIME_LIMIT,
             clock_ahead: Duration::ZERO,
         }
@@ -146,6 +156,14 @@ pub enum StartError {
     /// A setting has a value that it cannot have.
     #[error("{0} Correct them in the environment, in .env or on the command line.")]
     Settings(#[from] ConfigErrors),
+    /// The access sync's configuration cannot be used.
+    #[error("{detail} Correct {}, or start without --access-config and ACCESS_CONFIG_FILE.", .file.display())]
+    AccessConfig {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it, without its content.
+        detail: String,
+    },
     /// The real SnapTrade was asked for without credentials.
     #[error(
         "the real SnapTrade needs credentials: set SNAPTRADE_CLIENT_ID and SNAPTRADE_CONSUMER_KEY in the environment or in .env, or leave out --snaptrade live"

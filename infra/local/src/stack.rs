@@ -7,14 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use berth::access::configuration::Configuration;
 use berth::app::App;
 use berth::clock::Clock;
 use berth::config::Config;
 use berth::secrets::DataKeys;
+use berth_sandbox::access::Sandbox as AccessSandbox;
 use berth_sandbox::snaptrade::Sandbox;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::access;
 use crate::calls::CallLog;
 use crate::control::{self, Control};
 use crate::directory::{Announcement, Directory, DirectoryError, KEY_ID, Urls};
@@ -46,6 +49,8 @@ pub struct Stack {
     invoker: Invoker,
     dynamodb: DynamoDb,
     sandbox: Option<Sandbox>,
+    access: AccessSandbox,
+    access_configuration: Configuration,
     gateway: Server,
     /// What runs beside requests: the stream pump and the schedules.
     background: Background,
@@ -76,6 +81,9 @@ impl Stack {
             SnapTrade::Live => None,
         };
         let table = listen(options.dynamodb_port, "--dynamodb-port").await?;
+        let shop = listen(options.access_port, "--access-port").await?;
+        let mail = listen(options.mail_port, "--mail-port").await?;
+        let access_configuration = access::configuration(&options, &shop, &mail)?;
         let directory = open_directory(&options.data)?;
         let database = open_database(directory.as_ref())?;
         let data_keys = data_keys(directory.as_ref())?;
@@ -89,6 +97,10 @@ impl Stack {
             Some(listener) => Some(start_sandbox(listener, &clock, directory.as_ref(), &api_url).await?),
             None => None,
         };
+        for warning in &access_configuration.warnings {
+            tracing::warn!("in the access sync's configuration {warning}");
+        }
+        let access = access::start(shop, mail, &clock, directory.as_ref(), &access_configuration).await?;
         let sandbox_url = sandbox.as_ref().map(|sandbox| sandbox.base_url().to_owned());
         let mut overrides = vec![("AWS_ENDPOINT_URL_DYNAMODB", dynamodb.url())];
         if let Some(url) = &sandbox_url {
@@ -99,7 +111,9 @@ impl Stack {
         let urls = Urls {
             api: api_url,
             snaptrade: config.snaptrade_base_url.as_str().to_owned(),
+            access: access.base_url().to_owned(),
             dynamodb: dynamodb.url(),
+            mail: access.mail_url().to_owned(),
         };
 
         let table = config.table_name.clone();
@@ -152,6 +166,8 @@ impl Stack {
             invoker,
             dynamodb,
             sandbox,
+            access,
+            access_configuration,
             gateway,
             background,
             announcement,
@@ -189,6 +205,18 @@ impl Stack {
         self.sandbox.as_ref()
     }
 
+    /// The access API and WordPress sandboxes and the mail server.
+    #[must_use]
+    pub fn access_sandbox(&self) -> &AccessSandbox {
+        &self.access
+    }
+
+    /// The access sync's configuration, with the sandboxes where it names no other servers.
+    #[must_use]
+    pub fn access_configuration(&self) -> &Configuration {
+        &self.access_configuration
+    }
+
     /// The calls of the last invocations, the oldest first; those of one request where `request_id` names it.
     #[must_use]
     pub fn calls(&self, request_id: Option<&str>) -> Vec<InvocationCalls> {
@@ -214,6 +242,7 @@ impl Stack {
         if let Some(sandbox) = self.sandbox.take() {
             sandbox.shutdown().await;
         }
+        self.access.shutdown().await;
         self.dynamodb.stop().await;
     }
 }
@@ -326,7 +355,8 @@ async fn listen(port: u16, option: &'static str) -> Result<tokio::net::TcpListen
         })
 }
 
-fn url(listener: &tokio::net::TcpListener) -> Result<String, StartError> {
+/// Where a listener can be reached, without a slash at the end.
+pub(crate) fn url(listener: &tokio::net::TcpListener) -> Result<String, StartError> {
     let address = listener.local_addr().map_err(internal)?;
     Ok(format!("http://{address}"))
 }
@@ -430,6 +460,7 @@ fn announce(data: &Data, urls: &Urls) -> Option<(Announcement, PathBuf)> {
     }
 }
 
-fn internal(error: impl std::fmt::Display) -> StartError {
+/// Something that should always work and did not.
+pub(crate) fn internal(error: impl std::fmt::Display) -> StartError {
     StartError::Internal(error.to_string())
 }

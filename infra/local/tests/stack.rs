@@ -5,9 +5,11 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
+use berth::access::ids::ProductId;
 use berth::ids::TenantId;
 use berth::snaptrade::http_client;
-use berth_local::{Announcement, Data, Fault, Options, SnapTrade, Stack, StartError, empty_data};
+use berth_local::{Announcement, Data, Fault, Options, Settings, SnapTrade, Stack, StartError, empty_data};
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
 /// Registers a user and gives the answer's status, request id and body.
@@ -52,8 +54,14 @@ async fn a_stack_answers_at_its_urls_and_says_where_it_is_until_it_stops() {
     assert_eq!(Announcement::read(directory.path()).unwrap().urls, urls);
     stack.shutdown().await;
     assert_eq!(Announcement::read(directory.path()), None);
-    for url in [&urls.api, &urls.snaptrade, &urls.dynamodb] {
-        let address = url.trim_start_matches("http://");
+    for url in [
+        &urls.api,
+        &urls.snaptrade,
+        &urls.access,
+        &urls.dynamodb,
+        &urls.mail,
+    ] {
+        let address = url.rsplit('/').next().unwrap();
         TcpListener::bind(address).unwrap_or_else(|error| panic!("{url} is still in use: {error}"));
     }
     // What was stored can be opened again at once.
@@ -70,15 +78,25 @@ async fn what_keeps_a_stack_from_starting_is_told_in_one_sentence() {
 
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
-    let said = sentence(Options {
-        snaptrade_port: port,
-        ..Options::default()
-    })
-    .await;
-    assert!(
-        said.contains(&port.to_string()) && said.contains("--snaptrade-port"),
-        "{said}"
-    );
+    let taken = |choose: fn(&mut Options, u16)| {
+        let mut options = Options::default();
+        choose(&mut options, port);
+        options
+    };
+    for (options, option) in [
+        (
+            taken(|options, port| options.snaptrade_port = port),
+            "--snaptrade-port",
+        ),
+        (taken(|options, port| options.access_port = port), "--access-port"),
+        (taken(|options, port| options.mail_port = port), "--mail-port"),
+    ] {
+        let said = sentence(options).await;
+        assert!(
+            said.contains(&port.to_string()) && said.contains(option),
+            "{said}"
+        );
+    }
 
     let running = Stack::start(on(directory.path())).await.unwrap();
     let said = sentence(on(directory.path())).await;
@@ -292,4 +310,128 @@ async fn a_write_whose_answer_is_lost_is_recognised_when_it_is_sent_again() {
     assert_eq!(report["tracked_count"], 2, "{report}");
     assert_eq!(report["upstream_count"], 2, "{report}");
     stack.shutdown().await;
+}
+
+/// A call to the access API sandbox with its key.
+async fn grant(stack: &Stack, name: &str) -> u16 {
+    let request = http_client()
+        .unwrap()
+        .post(format!("{}/tradingview/access/grant", stack.urls().access))
+        .header("x-api-key", "sandbox-access-key")
+        .json(&json!({"scriptId": "S1", "username": name, "expiry": "2030-12-31"}));
+    request.send().await.unwrap().status().as_u16()
+}
+
+async fn put(stack: &Stack, call: &str, body: Value) {
+    let url = format!("{}/__sandbox/{call}", stack.urls().access);
+    let answer = http_client().unwrap().put(url).json(&body).send().await.unwrap();
+    assert!(answer.status().is_success());
+}
+
+#[tokio::test]
+async fn the_access_sandboxes_follow_the_clock_and_keep_their_state_over_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = Stack::start(on(directory.path())).await.unwrap();
+    first.clock().set("2030-06-01T00:00:00Z".parse().unwrap());
+    put(&first, "usernames", json!(["Ada"])).await;
+    assert_eq!(grant(&first, "ada").await, 200);
+    first.shutdown().await;
+    let second = Stack::start(on(directory.path())).await.unwrap();
+    // The store is one thing and what stands beside it is another.
+    let (status, _) = post(format!("{}/__local/reset", second.urls().api)).await;
+    assert_eq!(status, 200);
+    let access = get(format!("{}/__sandbox/access/S1", second.urls().access)).await;
+    assert_eq!(
+        (&access[0]["username"], &access[0]["expiration"]),
+        (&json!("Ada"), &json!("2030-12-31T23:59:59Z"))
+    );
+    let created = access[0]["created"].as_str().unwrap();
+    assert!(created.starts_with("2030-06-01T00:00:"), "{created}");
+    second.shutdown().await;
+    empty_data(directory.path()).unwrap();
+    let third = Stack::start(on(directory.path())).await.unwrap();
+    assert_eq!(
+        get(format!("{}/__sandbox/access/S1", third.urls().access)).await,
+        json!([])
+    );
+    third.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_stack_that_is_given_no_configuration_of_the_access_sync_has_a_sample_that_fits() {
+    let stack = Stack::start(Options::default()).await.unwrap();
+    let (urls, configuration) = (stack.urls(), stack.access_configuration());
+    assert!(configuration.warnings.is_empty(), "{:?}", configuration.warnings);
+    assert_eq!(configuration.shop.base_url.as_str(), urls.access);
+    assert_eq!(configuration.access_api.base_url.as_str(), urls.access);
+    let mail = configuration.mail.as_ref().unwrap();
+    assert_eq!(format!("smtp://{}:{}", mail.server, mail.port), urls.mail);
+
+    // The sample shop sells what the sample configuration knows.
+    assert_eq!(post(format!("{}/__sandbox/sample", urls.access)).await.0, 200);
+    let (header, key) = configuration.shop.credentials.key.as_ref().unwrap();
+    let rows = http_client()
+        .unwrap()
+        .get(format!(
+            "{}{}",
+            urls.access, configuration.shop.transactions_endpoint
+        ))
+        .header(header.as_str(), key.expose_secret());
+    let rows: Value = rows.send().await.unwrap().json().await.unwrap();
+    for row in rows.as_array().unwrap() {
+        let product = ProductId::new(row["product_id"].as_str().unwrap());
+        assert!(configuration.product(&product).is_some(), "{row}");
+    }
+    stack.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_shop_takes_what_the_configuration_says_that_it_is_called_with() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("shop.json");
+    let with = |content: Value| {
+        std::fs::write(&file, content.to_string()).unwrap();
+        Options {
+            access_config: Some(file.clone()),
+            ..Options::default()
+        }
+    };
+    let products = json!({"7": {"script_id": "S7", "duration": "1M"}});
+    let status = async |stack: &Stack, key: &str| {
+        let url = format!("{}/wp-json/mp/v1/transactions", stack.urls().access);
+        let request = http_client().unwrap().get(url).header("X-Shop", key);
+        request.send().await.unwrap().status().as_u16()
+    };
+    let keyed = json!({"wordpress": {"api_key": "own", "api_key_header": "X-Shop"}, "products": products});
+    let stack = Stack::start(with(keyed)).await.unwrap();
+    assert_eq!(
+        (status(&stack, "own").await, status(&stack, "other").await),
+        (200, 401)
+    );
+    stack.shutdown().await;
+    // Whoever configures no credentials has a shop that asks for none.
+    let open = Stack::start(with(json!({"products": products}))).await.unwrap();
+    assert_eq!(status(&open, "").await, 200);
+    open.shutdown().await;
+
+    let mut settings = Settings::default();
+    settings.set("ACCESS_CONFIG_FILE", file.to_str().unwrap());
+    std::fs::write(
+        &file,
+        r#"{"wordpress": {"api_key": "very-secret", "timeout": -1}, "products": 5}"#,
+    )
+    .unwrap();
+    let options = Options {
+        settings,
+        ..Options::default()
+    };
+    let said = Stack::start(options).await.err().unwrap().to_string();
+    assert!(
+        said.contains("wordpress.timeout") && said.contains("products"),
+        "{said}"
+    );
+    assert!(
+        said.contains("shop.json") && !said.contains("very-secret"),
+        "{said}"
+    );
 }

@@ -67,7 +67,13 @@ impl Site {
         let clock = Clock::system();
         let mut environment = vec![("LOG_LEVEL".to_owned(), arguments.log_level.clone())];
         let mut options: Vec<String> = ["local", "--no-schedules"].map(str::to_owned).into();
-        for port in ["--port", "--snaptrade-port", "--dynamodb-port"] {
+        for port in [
+            "--port",
+            "--snaptrade-port",
+            "--dynamodb-port",
+            "--access-port",
+            "--mail-port",
+        ] {
             options.extend([port.to_owned(), "0".to_owned()]);
         }
         options.extend(["--limit".to_owned(), arguments.limit.to_string()]);

@@ -1,0 +1,96 @@
+//! The access sync's configuration on the local stack, and the sandboxes that it is about.
+
+use std::path::PathBuf;
+
+use berth::access::configuration::{Configuration, ShopCredentials, StandIns};
+use berth::clock::Clock;
+use berth::config::BaseUrl;
+use berth_sandbox::access::{ACCESS_KEY, Options as SandboxOptions, Sandbox, WordPressAccess};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::net::TcpListener;
+
+use crate::directory::Directory;
+use crate::stack::{internal, url};
+use crate::{Options, StartError};
+
+/// The configuration of a stack that is given none. It fits the sandboxes and their sample shop.
+const SAMPLE: &str = include_str!("access-config.json");
+
+/// The configuration that the options or the settings name, or the sample, with the sandboxes in the places that it
+/// leaves empty.
+///
+/// # Errors
+/// [`StartError::AccessConfig`] says which file it is and all that is wrong with it.
+pub(crate) fn configuration(
+    options: &Options,
+    http: &TcpListener,
+    smtp: &TcpListener,
+) -> Result<Configuration, StartError> {
+    let named = || options.settings.get("ACCESS_CONFIG_FILE").map(PathBuf::from);
+    let file = options.access_config.clone().or_else(named);
+    let fault = |detail: String| StartError::AccessConfig {
+        file: file.clone().unwrap_or_default(),
+        detail,
+    };
+    let text = match &file {
+        Some(file) => std::fs::read_to_string(file)
+            .map_err(|error| fault(format!("The file cannot be read ({error}).")))?,
+        None => SAMPLE.to_owned(),
+    };
+    let here = BaseUrl::parse(&url(http)?).map_err(internal)?;
+    let stand_ins = StandIns {
+        shop: here.clone(),
+        access_api: here,
+        access_api_key: SecretString::from(ACCESS_KEY),
+        mail: (
+            "127.0.0.1".to_owned(),
+            smtp.local_addr().map_err(internal)?.port(),
+        ),
+    };
+    Configuration::parse(&text, Some(&stand_ins)).map_err(|faults| fault(faults.to_string()))
+}
+
+/// Starts the sandboxes. The shop takes the credentials that it is configured to be called with.
+///
+/// # Errors
+/// [`StartError`] when their state cannot be used.
+pub(crate) async fn start(
+    http: TcpListener,
+    smtp: TcpListener,
+    clock: &Clock,
+    directory: Option<&Directory>,
+    configuration: &Configuration,
+) -> Result<Sandbox, StartError> {
+    let state_file = directory.map(Directory::access_state);
+    let is_here = configuration.shop.base_url.as_str() == url(&http)?;
+    let options = SandboxOptions {
+        clock: clock.clone(),
+        state_file: state_file.clone(),
+        wordpress: if is_here {
+            welcome(&configuration.shop.since_param, &configuration.shop.credentials)
+        } else {
+            WordPressAccess::default()
+        },
+        access_key_header: Some(configuration.access_api.key_header.clone()),
+    };
+    (Sandbox::start(http, smtp, options).await).map_err(|error| match state_file {
+        Some(path) => StartError::Store {
+            path,
+            reason: error.to_string(),
+        },
+        None => internal(error),
+    })
+}
+
+/// What a shop takes whose callers have these credentials.
+fn welcome(since_param: &str, credentials: &ShopCredentials) -> WordPressAccess {
+    let laid_open = |pair: &(String, SecretString)| (pair.0.clone(), pair.1.expose_secret().to_owned());
+    let key = credentials.key.as_ref().map(laid_open);
+    WordPressAccess {
+        since_param: since_param.to_owned(),
+        api_key_header: key.as_ref().map(|(header, _)| header.clone()),
+        api_key: key.map(|(_, key)| key),
+        basic: credentials.basic.as_ref().map(laid_open),
+        token: credentials.token.as_ref().map(laid_open),
+    }
+}
