@@ -1,4 +1,5 @@
-//! How long a purchase lasts by its product, in the units that plans are sold in (facts/access.md C2, "Units").
+//! How long a purchase lasts by its product, in the units that plans are sold in (facts/access.md C2,
+//! "Units").
 
 use std::fmt;
 
@@ -26,8 +27,8 @@ pub enum PlanDuration {
 }
 
 impl PlanDuration {
-    /// Takes a text such as `30d`, `2W`, `1M`, `1y` or `L`: a number of at least 1 and a letter, in either case. `L`
-    /// needs no number and ignores one.
+    /// Takes a text such as `30d`, `2W`, `1M`, `1y` or `L`: a number of at least 1 and a letter, in either
+    /// case. `L` needs no number and ignores one.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
@@ -58,16 +59,16 @@ impl PlanDuration {
         (1..=MOST_UNITS).contains(&count).then_some(Self::Days(count))
     }
 
-    /// When it ends that begins at `start`; `None` where it does not end. Months and years follow the calendar; a day
-    /// that a month does not have becomes the month's last.
+    /// When it ends that begins at `start`; `None` where it does not end. Months and years follow the
+    /// calendar; a day that a month does not have becomes the month's last.
     #[must_use]
     pub fn after(self, start: Timestamp) -> Option<Timestamp> {
         self.times_after(start, 1)
     }
 
-    /// When the last of `count` of them ends, one after the other, of which the first begins at `start`. Counted from
-    /// the start as a whole, so that three months from 31 January end on 30 April though the first ended on 28
-    /// February.
+    /// When the last of `count` of them ends, one after the other, of which the first begins at `start`.
+    /// Counted from the start as a whole, so that three months from 31 January end on 30 April though the
+    /// first ended on 28 February.
     #[must_use]
     pub fn times_after(self, start: Timestamp, count: u32) -> Option<Timestamp> {
         let spans = |units: u32| i64::from(units).saturating_mul(i64::from(count));

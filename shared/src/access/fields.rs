@@ -3,8 +3,8 @@
 use rust_decimal::Decimal;
 use serde_json::Value;
 
-/// The text at a path such as `user_meta.tradingview_username`: a text that is not empty, or a number as text. Of a
-/// list the first element counts, since WordPress keeps every field of a user as a list.
+/// The text at a path such as `user_meta.tradingview_username`: a text that is not empty, or a number as
+/// text. Of a list the first element counts, since WordPress keeps every field of a user as a list.
 pub(super) fn at(value: &Value, path: &str) -> Option<String> {
     let found = path
         .split('.')
@@ -22,8 +22,8 @@ pub(super) fn id(value: &Value, paths: &[&str]) -> Option<String> {
     first(value, paths).filter(|text| text != "0")
 }
 
-/// A sum of money at a path, also as text, with a sign of its currency or with separators. It is only compared with
-/// zero and with other sums of the same shop.
+/// A sum of money at a path, also as text, with a sign of its currency or with separators. It is only
+/// compared with zero and with other sums of the same shop.
 pub(super) fn money(value: &Value, path: &str) -> Option<Decimal> {
     let text = at(value, path)?;
     if let Ok(exact) = text.parse() {

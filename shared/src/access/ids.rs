@@ -71,8 +71,8 @@ impl fmt::Display for PersonId {
 pub struct TransactionId(String);
 
 impl TransactionId {
-    /// Takes `text` as an id: printable ASCII without spaces. A number is the same id with zeros before it and
-    /// without.
+    /// Takes `text` as an id: printable ASCII without spaces. A number is the same id with zeros before it
+    /// and without.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();

@@ -1,12 +1,25 @@
-//! The access sync: customers of a WordPress shop who pay get access to invite-only scripts at TradingView, for as
-//! long as they paid for (facts/access.md).
+//! The access sync: customers of a WordPress shop who pay get access to invite-only scripts at TradingView,
+//! for as long as they paid for (facts/access.md).
 //!
-//! All of this room so far decides and does no I/O. A row of the shop is read by [`transactions`].
+//! All of this room so far decides and does no I/O. A row of the shop is read by [`transactions`] and judged
+//! by [`assessment`]; what a person has bought stands in a [`ledger`], from which the end of access is
+//! reckoned; [`plan`] says what has to be done about it at the access API. [`guards`] says when the shop is
+//! not to be believed, [`retries`] when a call is made again, [`holds`] what is given back for a delay.
 
+pub mod assessment;
 pub mod configuration;
 pub mod duration;
+pub mod expiry;
 mod fields;
+pub mod guards;
+pub mod holds;
 pub mod ids;
+pub mod ledger;
+pub mod meter;
 pub mod names;
+pub mod plan;
+pub mod remote;
+pub mod report;
+pub mod retries;
 pub mod times;
 pub mod transactions;

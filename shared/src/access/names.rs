@@ -9,8 +9,8 @@ use serde_json::Value;
 /// Longest name that is looked up, in bytes. TradingView publishes no bound; its own names are much shorter.
 pub const NAME_MAX_BYTES: usize = 64;
 
-/// A name that could exist at TradingView: Latin letters, digits, `_` and `-`. Two that differ in case only are the
-/// same name; which spelling is right the access API says.
+/// A name that could exist at TradingView: Latin letters, digits, `_` and `-`. Two that differ in case only
+/// are the same name; which spelling is right the access API says.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Username(String);
@@ -30,7 +30,8 @@ pub enum InvalidUsername {
 }
 
 impl Username {
-    /// Takes what a customer wrote: the name, perhaps with an `@` before it, or the address of the profile page.
+    /// Takes what a customer wrote: the name, perhaps with an `@` before it, or the address of the profile
+    /// page.
     ///
     /// # Errors
     /// [`InvalidUsername`] says why it cannot be a name.
@@ -109,13 +110,14 @@ pub enum Lookup {
     },
 }
 
-/// An answer that says neither that a name exists nor that it does not. It is never held against the customer.
+/// An answer that says neither that a name exists nor that it does not. It is never held against the
+/// customer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the answer does not say whether the name exists")]
 pub struct Unclear;
 
-/// Judges the access API's answer about `asked` (A5, "Validate answer"). As the look-up behind it finds whatever
-/// begins alike, a name counts only if it is the one that was asked for.
+/// Judges the access API's answer about `asked` (A5, "Validate answer"). As the look-up behind it finds
+/// whatever begins alike, a name counts only if it is the one that was asked for.
 ///
 /// # Errors
 /// [`Unclear`] where the answer is not one about a name.

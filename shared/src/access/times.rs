@@ -1,5 +1,5 @@
-//! Reading the times of a shop's rows: MemberPress writes `2026-01-31 23:59:59` without a zone, other sites write what
-//! they like (facts/access.md A6, "Dates").
+//! Reading the times of a shop's rows: MemberPress writes `2026-01-31 23:59:59` without a zone, other sites
+//! write what they like (facts/access.md A6, "Dates").
 
 use jiff::Timestamp;
 use jiff::civil::{Date, DateTime, Time};
@@ -23,8 +23,8 @@ pub enum SourceTime {
     At {
         /// The time.
         at: Timestamp,
-        /// Whether the clocks of the zone showed it twice or never. It is then read as the later one, so that a
-        /// customer does not lose an hour.
+        /// Whether the clocks of the zone showed it twice or never. It is then read as the later one, so that
+        /// a customer does not lose an hour.
         ambiguous: bool,
     },
 }
@@ -42,8 +42,8 @@ pub enum DayEdge {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unreadable;
 
-/// Reads a time: RFC 3339, the same with a space in place of the `T`, without an offset (then in `zone`) or without a
-/// time, and Unix seconds or milliseconds.
+/// Reads a time: RFC 3339, the same with a space in place of the `T`, without an offset (then in `zone`) or
+/// without a time, and Unix seconds or milliseconds.
 ///
 /// # Errors
 /// [`Unreadable`] for everything else.

@@ -1,6 +1,6 @@
-//! The access sync's configuration: one JSON document with the keys of the program that this part replaces, read and
-//! checked as a whole, every fault named by its path (contract.md, "The access sync's configuration"; facts/access.md
-//! A5 and B7–B29).
+//! The access sync's configuration: one JSON document with the keys of the program that this part replaces,
+//! read and checked as a whole, every fault named by its path (contract.md, "The access sync's
+//! configuration"; facts/access.md A5 and B7–B29).
 
 mod reader;
 #[cfg(test)]
@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use self::reader::{Fault, Faults};
 use self::reader::{Findings, Section, not_negative};
 use super::duration::PlanDuration;
 use super::ids::{ProductId, ScriptId};
-use crate::config::BaseUrl;
+use crate::config::{BaseUrl, is_loopback};
 
 /// The header that MemberPress reads its key from (A6).
 const MEMBERPRESS_KEY_HEADER: &str = "MEMBERPRESS-API-KEY";
@@ -271,7 +272,8 @@ pub enum Trials {
 /// What becomes of purchases for nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Comps {
-    /// Those that somebody entered by hand or that a coupon paid for grant, those of the gateway `free` do not.
+    /// Those that somebody entered by hand or that a coupon paid for grant, those of the gateway `free` do
+    /// not.
     #[default]
     Auto,
     /// All grant.
@@ -295,7 +297,8 @@ pub enum RefundAction {
 }
 
 /// Who says how long a purchase lasts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum DurationSource {
     /// The shop, or the product where the shop says nothing.
     #[default]
@@ -317,8 +320,8 @@ pub struct Caps {
     pub active_users_warning: u32,
 }
 
-/// Stand-ins for the outside services, on the local stack: what is used where the configuration leaves an address
-/// empty.
+/// Stand-ins for the outside services, on the local stack: what is used where the configuration leaves an
+/// address empty.
 #[derive(Debug, Clone)]
 pub struct StandIns {
     /// The WordPress sandbox.
@@ -332,8 +335,8 @@ pub struct StandIns {
 }
 
 impl Configuration {
-    /// Reads a configuration from the text of its JSON document. Without `stand_ins` the outside services' addresses
-    /// have to be there, but for the mail server's.
+    /// Reads a configuration from the text of its JSON document. Without `stand_ins` the outside services'
+    /// addresses have to be there, but for the mail server's.
     ///
     /// # Errors
     /// [`Faults`] names all that is wrong, each by its path.
@@ -631,7 +634,7 @@ fn mail(section: &Section<'_>, stand_ins: Option<&StandIns>) -> Option<Mail> {
         });
     }
     let server = given?;
-    if tls == MailTls::None && !is_this_machine(&server) {
+    if tls == MailTls::None && !is_loopback(&server) {
         section.fault("tls", "may be none for a server on this machine only");
     }
     if from.is_none() && !section.has("from_email") {
@@ -852,12 +855,4 @@ fn addresses(section: &Section<'_>, key: &str) -> Vec<String> {
     section
         .list_or_text(key, ADDRESS_RULE, address)
         .unwrap_or_default()
-}
-
-fn is_this_machine(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost")
-        || address
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
 }

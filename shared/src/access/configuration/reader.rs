@@ -10,10 +10,11 @@ use serde_json::{Map, Value};
 /// What is wrong with one member of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// Where it stands, such as `products.100.duration` or `tradingview.retry_backoff_seconds[1]`; empty for the
-    /// document as a whole.
+    /// Where it stands, such as `products.100.duration` or `tradingview.retry_backoff_seconds[1]`; empty for
+    /// the document as a whole.
     pub path: String,
-    /// What is wrong and what it has to be, to stand behind the path. It never holds the value, which may be a secret.
+    /// What is wrong and what it has to be, to stand behind the path. It never holds the value, which may be
+    /// a secret.
     pub detail: String,
 }
 
@@ -135,8 +136,8 @@ impl<'a> Section<'a> {
         self.findings.fault(self.path.clone(), detail);
     }
 
-    /// A text without space around it; `None` where it is absent or empty. A number is taken as its text, since ids
-    /// are often written as numbers.
+    /// A text without space around it; `None` where it is absent or empty. A number is taken as its text,
+    /// since ids are often written as numbers.
     pub(super) fn text(&self, key: &str) -> Option<String> {
         let value = self.value(key)?;
         match scalar(value) {
@@ -205,8 +206,8 @@ impl<'a> Section<'a> {
         .unwrap_or_default()
     }
 
-    /// A list of texts or numbers, each parsed; `None` where it is absent. What cannot be parsed is a fault that says
-    /// `rule`.
+    /// A list of texts or numbers, each parsed; `None` where it is absent. What cannot be parsed is a fault
+    /// that says `rule`.
     pub(super) fn list<T>(&self, key: &str, rule: &str, parse: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
         let value = self.value(key).filter(|value| !value.is_null())?;
         let Some(elements) = value.as_array() else {

@@ -1,6 +1,6 @@
-//! A row of the shop's list of transactions, read leniently (facts/access.md A5 "Raw txn fields", A6). Both the site's
-//! own list and MemberPress's are read, with ids and money as texts or numbers, and members, products and
-//! subscriptions as objects or ids.
+//! A row of the shop's list of transactions, read leniently (facts/access.md A5 "Raw txn fields", A6). Both
+//! the site's own list and MemberPress's are read, with ids and money as texts or numbers, and members,
+//! products and subscriptions as objects or ids.
 
 use std::fmt;
 
@@ -107,8 +107,8 @@ pub enum Ends {
 /// A row that cannot be used, which is put aside and reported (C3, QUARANTINED).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Malformed {
-    /// The transaction, where its id could be read: the row then counts as there, so that it is not taken for a
-    /// deleted one.
+    /// The transaction, where its id could be read: the row then counts as there, so that it is not taken for
+    /// a deleted one.
     pub transaction: Option<TransactionId>,
     /// The place in the answer, counted from 1.
     pub position: usize,
@@ -343,8 +343,8 @@ fn kind(raw: &Value, status: Option<Status>, causes: &mut Causes) -> Option<RowK
 }
 
 impl Row {
-    /// A hash of all that is known of the row. MemberPress has no time of the last change (A6), so this is how a
-    /// change is seen.
+    /// A hash of all that is known of the row. MemberPress has no time of the last change (A6), so this is
+    /// how a change is seen.
     #[must_use]
     pub fn content_hash(&self) -> String {
         hash(&(
