@@ -3,8 +3,9 @@
 //!
 //! All of this room so far decides and does no I/O. A row of the shop is read by [`transactions`] and judged
 //! by [`assessment`]; what a person has bought stands in a [`ledger`], from which the end of access is
-//! reckoned; [`plan`] says what has to be done about it at the access API. [`guards`] says when the shop is
-//! not to be believed, [`retries`] when a call is made again, [`holds`] what is given back for a delay.
+//! reckoned; [`plan`] says what has to be done about it at the access API, and [`progress`] where each
+//! transaction stands until that is done. [`guards`] says when the shop is not to be believed, [`retries`]
+//! when a call is made again, [`holds`] what is given back for a delay.
 
 pub mod assessment;
 pub mod configuration;
@@ -18,8 +19,11 @@ pub mod ledger;
 pub mod meter;
 pub mod names;
 pub mod plan;
+pub mod progress;
 pub mod remote;
 pub mod report;
 pub mod retries;
+#[cfg(test)]
+mod simulation;
 pub mod times;
 pub mod transactions;
