@@ -23,6 +23,7 @@ mod ending;
 mod figures;
 mod history;
 mod site;
+mod slow_deletions;
 mod storm;
 mod weather;
 
@@ -35,6 +36,8 @@ use clap::{Parser, ValueEnum};
 enum Kind {
     /// Registrations, where users count.
     Users,
+    /// Registrations at the limit, all at once, while SnapTrade takes long to delete somebody.
+    SlowDeletions,
 }
 
 /// Where SnapTrade's sandbox runs.
@@ -73,6 +76,9 @@ struct Arguments {
     /// Which share of SnapTrade's calls fails, all ways together
     #[arg(long, default_value_t = 0.1)]
     share: f64,
+    /// How long SnapTrade takes over a deletion where deletions are slow
+    #[arg(long, default_value_t = 10)]
+    deletion_seconds: u32,
     /// Where SnapTrade's sandbox runs
     #[arg(long, value_enum, default_value_t = Place::Beside)]
     sandbox: Place,

@@ -13,7 +13,7 @@ use crate::crowd::{Answer, Crowd};
 use crate::ending::{self, Remains};
 use crate::figures::{self, Spread};
 use crate::site::Site;
-use crate::{Arguments, weather};
+use crate::{Arguments, Kind, slow_deletions, weather};
 
 /// How often a wish is uttered that was not fulfilled.
 const TRIES: u32 = 3;
@@ -61,23 +61,38 @@ pub async fn rage(arguments: &Arguments, seed: u64) -> Result<Report, String> {
     let folder = tempfile::Builder::new()
         .prefix("berth-storm-")
         .tempdir()
-        .map_err(|error| error.to_string())?;
-    let folder = folder.keep();
+        .map_err(|error| error.to_string())?
+        .keep();
     eprintln!("in {}", folder.display());
     let site = Site::prepare(&folder, arguments).await?;
-    let storm = Arc::new(Storm {
-        crowd: Crowd::new(site.http.clone()),
-        site,
-        wishes: arguments.wishes,
-        begun: AtomicU32::new(0),
-        done: AtomicU32::new(0),
-        over: AtomicBool::new(false),
-        calls: Mutex::default(),
-        failures: Mutex::default(),
-    });
-    let mut random = fastrand::Rng::with_seed(seed);
+    let storm = Arc::new(Storm::new(site, arguments.wishes));
+    let random = fastrand::Rng::with_seed(seed);
     storm.site.start().await?;
+    let protected = match arguments.kind {
+        Kind::Users => register_in_a_storm(&storm, arguments, random).await?,
+        Kind::SlowDeletions => {
+            slow_deletions::rage(&storm.site, &storm.crowd, arguments).await?;
+            BTreeSet::new()
+        }
+    };
+    eprintln!("the storm is over after {:.0} s", started.elapsed().as_secs_f64());
+    let report = storm.conclude(arguments, seed, &protected, started).await;
+    storm.site.kill().await;
+    let report = report.inspect_err(|_| write_down(&folder, &storm.crowd))?;
+    if report.faults.is_empty() {
+        std::fs::remove_dir_all(&folder).map_err(|error| error.to_string())?;
+    } else {
+        write_down(&folder, &storm.crowd);
+    }
+    Ok(report)
+}
 
+/// The storm of registrations. Returns who was protected all the time.
+async fn register_in_a_storm(
+    storm: &Arc<Storm>,
+    arguments: &Arguments,
+    mut random: fastrand::Rng,
+) -> Result<BTreeSet<String>, String> {
     // Two who are protected, while all is calm.
     let protected: BTreeSet<String> = ["keep-1", "keep-2"].map(str::to_owned).into();
     for user in &protected {
@@ -89,19 +104,18 @@ pub async fn rage(arguments: &Arguments, seed: u64) -> Result<Report, String> {
             return Err(format!("{user} could not be registered and protected"));
         }
     }
-
     storm
         .site
         .raise(weather::faults(arguments.share, random.u64(..)))
         .await?;
     let users: Arc<Vec<String>> = Arc::new((0..arguments.users).map(name).collect());
     let callers: Vec<_> = (0..arguments.at_once)
-        .map(|_| tokio::spawn(Arc::clone(&storm).call(Arc::clone(&users), random.fork())))
+        .map(|_| tokio::spawn(Arc::clone(storm).call(Arc::clone(&users), random.fork())))
         .collect();
     let beside = [
-        tokio::spawn(Arc::clone(&storm).kill(arguments.kills, random.fork())),
-        tokio::spawn(Arc::clone(&storm).operate(protected.clone(), random.fork())),
-        tokio::spawn(Arc::clone(&storm).watch()),
+        tokio::spawn(Arc::clone(storm).kill(arguments.kills, random.fork())),
+        tokio::spawn(Arc::clone(storm).operate(protected.clone(), random.fork())),
+        tokio::spawn(Arc::clone(storm).watch()),
     ];
     for caller in join_all(callers).await {
         caller.map_err(|error| error.to_string())?;
@@ -110,50 +124,8 @@ pub async fn rage(arguments: &Arguments, seed: u64) -> Result<Report, String> {
     for task in join_all(beside).await {
         task.map_err(|error| error.to_string())?;
     }
-
-    eprintln!("the storm is over after {:.0} s", started.elapsed().as_secs_f64());
     storm.site.calm().await?;
-    let settled = ending::settle(&storm.site, &storm.crowd).await;
-    let Remains {
-        users,
-        history,
-        mut faults,
-    } = ending::inspect(&storm.site, &storm.crowd, arguments.limit.into(), &protected).await?;
-    storm.count_calls().await;
-    let syncs = *settled.as_ref().unwrap_or(&0);
-    faults.extend(settled.err());
-    faults.extend(storm.crowd.faults());
-    faults.append(&mut storm.failures.lock().unwrap());
-    let calls: Vec<Value> = storm.calls.lock().unwrap().values().cloned().collect();
-    let calls = ending::most_calls(&calls);
-    for (function, (snaptrade, dynamodb)) in &calls {
-        if *snaptrade > MOST_CALLS.0 || *dynamodb > MOST_CALLS.1 {
-            faults.push(format!(
-                "one {function} made {snaptrade} calls to SnapTrade and {dynamodb} to DynamoDB"
-            ));
-        }
-    }
-    storm.site.kill().await;
-    if faults.is_empty() {
-        std::fs::remove_dir_all(&folder).map_err(|error| error.to_string())?;
-    } else {
-        write_down(&folder, &storm.crowd);
-        eprintln!(
-            "the data, the log and the requests are kept in {}",
-            folder.display()
-        );
-    }
-    Ok(Report {
-        seed,
-        took: started.elapsed(),
-        requests: figures::by_answer(&storm.crowd.requests()),
-        calls,
-        syncs,
-        transitions: history.transitions,
-        evictions: history.evicted.len(),
-        users,
-        faults,
-    })
+    Ok(protected)
 }
 
 /// The names of those who come and go. Some are such as SnapTrade gets only the hash of.
@@ -166,6 +138,60 @@ fn name(number: u32) -> String {
 }
 
 impl Storm {
+    fn new(site: Site, wishes: u32) -> Self {
+        Self {
+            crowd: Crowd::new(site.http.clone()),
+            site,
+            wishes,
+            begun: AtomicU32::new(0),
+            done: AtomicU32::new(0),
+            over: AtomicBool::new(false),
+            calls: Mutex::default(),
+            failures: Mutex::default(),
+        }
+    }
+
+    /// Lets everything come to rest, looks at all that is left, and sums it up.
+    async fn conclude(
+        &self,
+        arguments: &Arguments,
+        seed: u64,
+        protected: &BTreeSet<String>,
+        started: Instant,
+    ) -> Result<Report, String> {
+        let settled = ending::settle(&self.site, &self.crowd).await;
+        let Remains {
+            users,
+            history,
+            mut faults,
+        } = ending::inspect(&self.site, &self.crowd, arguments.limit.into(), protected).await?;
+        self.count_calls().await;
+        let syncs = *settled.as_ref().unwrap_or(&0);
+        faults.extend(settled.err());
+        faults.extend(self.crowd.faults());
+        faults.append(&mut self.failures.lock().unwrap());
+        let calls: Vec<Value> = self.calls.lock().unwrap().values().cloned().collect();
+        let calls = ending::most_calls(&calls);
+        for (function, (snaptrade, dynamodb)) in &calls {
+            if *snaptrade > MOST_CALLS.0 || *dynamodb > MOST_CALLS.1 {
+                faults.push(format!(
+                    "one {function} made {snaptrade} calls to SnapTrade and {dynamodb} to DynamoDB"
+                ));
+            }
+        }
+        Ok(Report {
+            seed,
+            took: started.elapsed(),
+            requests: figures::by_answer(&self.crowd.requests()),
+            calls,
+            syncs,
+            transitions: history.transitions,
+            evictions: history.evicted.len(),
+            users,
+            faults,
+        })
+    }
+
     /// One caller: has one wish after the other until there are no more.
     async fn call(self: Arc<Self>, users: Arc<Vec<String>>, mut random: fastrand::Rng) {
         while self.begun.fetch_add(1, Ordering::Relaxed) < self.wishes {
@@ -314,8 +340,12 @@ fn write_down(folder: &std::path::Path, crowd: &Crowd) {
     let lines: Vec<String> = (crowd.requests().iter())
         .map(|request| format!("{request:?}"))
         .collect();
-    if let Err(error) = std::fs::write(folder.join("requests.txt"), lines.join("\n")) {
-        eprintln!("the requests could not be written down: {error}");
+    match std::fs::write(folder.join("requests.txt"), lines.join("\n")) {
+        Ok(()) => eprintln!(
+            "the data, the log and the requests are kept in {}",
+            folder.display()
+        ),
+        Err(error) => eprintln!("the requests could not be written down: {error}"),
     }
 }
 
