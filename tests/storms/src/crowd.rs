@@ -96,6 +96,14 @@ impl Crowd {
         .await
     }
 
+    /// Asks what came of the last visit to the portal, which takes the user's secret and no place.
+    pub async fn callback(&self, site: &Site, user: &str) -> Option<Answer> {
+        let token = format!("dev:{}", encoded(user));
+        let path = "/api/snaptrade/callback";
+        self.send(site, "callback", user, Method::POST, path, &token, json!({}))
+            .await
+    }
+
     /// Runs a sync, as an operator.
     pub async fn sync(&self, site: &Site) -> Option<Answer> {
         let path = "/api/snaptrade/sync";
@@ -243,7 +251,9 @@ fn may_answer(asked: &str, answer: &Answer) -> bool {
             ),
             "connection-url" => matches!(
                 (answer.status, answer.code()),
-                (200, "") | (409, "not_registered" | "operation_in_progress")
+                (200, "")
+                    | (409, "connection_limit_reached" | "operation_in_progress")
+                    | (503, "deletion_pending")
             ),
             "sync" => matches!(
                 (answer.status, answer.code()),

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::dynamodb::Change;
 
 /// What two clocks may be apart: a place has not run out for others before this much later (slot protocol, "Time").
-const SKEW: SignedDuration = SignedDuration::from_secs(5);
+pub const SKEW: SignedDuration = SignedDuration::from_secs(5);
 
 /// What the history came to.
 #[derive(Debug, Default)]
@@ -50,6 +50,19 @@ pub fn follow(changes: &[Change], limit: u64) -> History {
     history.check_count(limit);
     history.check_balance();
     history
+}
+
+/// The lines of the audit trail that belong to the transition with which `changes` begin, with their keys. What follows
+/// it has tokens of its own.
+pub fn own_audit(changes: &[Change]) -> Vec<(&str, &Value)> {
+    let token = |sk: &str| sk.rsplit_once('.').map(|(token, _)| token.to_owned());
+    let lines = || {
+        (changes.iter())
+            .filter(|change| change.sk.starts_with("AUDIT#"))
+            .filter_map(|change| Some((change.sk.as_str(), change.new.as_ref()?)))
+    };
+    let own = lines().next().and_then(|(sk, _)| token(sk));
+    lines().filter(|(sk, _)| token(sk) == own).collect()
 }
 
 /// Whether an item holds a place.
@@ -103,15 +116,7 @@ impl History {
 
     /// One transition: the write of the places, what was written with it, and what came after it.
     fn step(&mut self, changes: &[Change], limit: u64) {
-        let audit: Vec<(&str, &Value)> = changes
-            .iter()
-            .filter(|change| change.sk.starts_with("AUDIT#"))
-            .filter_map(|change| Some((change.sk.as_str(), change.new.as_ref()?)))
-            .collect();
-        // What follows the transition itself has tokens of its own.
-        let token = |sk: &str| sk.rsplit_once('.').map(|(token, _)| token.to_owned());
-        let own = audit.first().and_then(|(sk, _)| token(sk));
-        let audit: Vec<(&str, &Value)> = audit.into_iter().filter(|(sk, _)| token(sk) == own).collect();
+        let audit = own_audit(changes);
         for (_, entry) in &audit {
             let action = entry["action"].as_str().unwrap_or_default();
             *self.transitions.entry(action.to_owned()).or_default() += 1;

@@ -17,11 +17,13 @@
     reason = "a test fails by panicking"
 )]
 
+mod counted;
 mod crowd;
 mod dynamodb;
 mod ending;
 mod figures;
 mod history;
+mod links;
 mod site;
 mod slow_deletions;
 mod storm;
@@ -36,6 +38,8 @@ use clap::{Parser, ValueEnum};
 enum Kind {
     /// Registrations, where users count.
     Users,
+    /// Links to the portal and connections made through them, where connections count.
+    Connections,
     /// Registrations at the limit, all at once, while SnapTrade takes long to delete somebody.
     SlowDeletions,
 }

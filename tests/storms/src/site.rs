@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use berth::clock::Clock;
@@ -15,7 +16,7 @@ use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
-use crate::{Arguments, Place, weather};
+use crate::{Arguments, Kind, Place, weather};
 
 /// The longest that a stack may take to start. Its first sync may meet a SnapTrade that does not answer.
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
@@ -47,6 +48,7 @@ pub struct Site {
     pub http: reqwest::Client,
     settings: Value,
     weather: Mutex<Vec<Value>>,
+    moved: AtomicU32,
 }
 
 impl Site {
@@ -101,7 +103,13 @@ impl Site {
                 Some(sandbox)
             }
         };
-        let user_limit = (!arguments.boundless).then_some(arguments.limit);
+        let limit = (!arguments.boundless).then_some(arguments.limit);
+        let (user_limit, connection_limit) = if arguments.kind == Kind::Connections {
+            options.extend(["--counts".to_owned(), "connections".to_owned()]);
+            (None, limit)
+        } else {
+            (limit, None)
+        };
         Ok(Self {
             folder: folder.to_owned(),
             program,
@@ -113,8 +121,13 @@ impl Site {
             up: watch::Sender::new(None),
             http: berth::snaptrade::http_client().map_err(text)?,
             // SnapTrade's limit on calls is another matter; here as many as possible are to meet.
-            settings: json!({"rate_limit_per_minute": null, "user_limit": user_limit}),
+            settings: json!({
+                "rate_limit_per_minute": null,
+                "user_limit": user_limit,
+                "connection_limit": connection_limit,
+            }),
             weather: Mutex::default(),
+            moved: AtomicU32::new(0),
         })
     }
 
@@ -189,12 +202,19 @@ impl Site {
 
     /// Lets seconds pass while the stack is down.
     pub fn pass_while_down(&self, seconds: i64) {
+        self.moved.fetch_add(1, Ordering::Relaxed);
         self.clock.advance(seconds);
+    }
+
+    /// How often the clock was moved so far.
+    pub fn times_moved(&self) -> u32 {
+        self.moved.load(Ordering::Relaxed)
     }
 
     /// Lets seconds pass for everybody at once, as if all that runs had stood still for so long.
     pub async fn pass(&self, seconds: i64) -> Result<(), String> {
         let urls = self.urls().await;
+        self.moved.fetch_add(1, Ordering::Relaxed);
         let moved = self.http.put(format!("{}/__local/clock", urls.api));
         let moved = moved
             .json(&json!({"advance_seconds": seconds}))

@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::crowd::{Answer, Crowd};
 use crate::ending::{self, Remains};
 use crate::figures::{self, Spread};
+use crate::links::Links;
 use crate::site::Site;
 use crate::{Arguments, Kind, slow_deletions, weather};
 
@@ -34,6 +35,7 @@ pub struct Report {
     syncs: u32,
     transitions: BTreeMap<String, u64>,
     evictions: usize,
+    most_in_use: u64,
     users: BTreeSet<String>,
     /// What was not right.
     pub faults: Vec<String>,
@@ -43,6 +45,7 @@ pub struct Report {
 struct Storm {
     site: Site,
     crowd: Crowd,
+    links: Links,
     wishes: u32,
     begun: AtomicU32,
     done: AtomicU32,
@@ -69,7 +72,7 @@ pub async fn rage(arguments: &Arguments, seed: u64) -> Result<Report, String> {
     let random = fastrand::Rng::with_seed(seed);
     storm.site.start().await?;
     let protected = match arguments.kind {
-        Kind::Users => register_in_a_storm(&storm, arguments, random).await?,
+        Kind::Users | Kind::Connections => storm.rage(arguments, random).await?,
         Kind::SlowDeletions => {
             slow_deletions::rage(&storm.site, &storm.crowd, arguments).await?;
             BTreeSet::new()
@@ -87,53 +90,21 @@ pub async fn rage(arguments: &Arguments, seed: u64) -> Result<Report, String> {
     Ok(report)
 }
 
-/// The storm of registrations. Returns who was protected all the time.
-async fn register_in_a_storm(
-    storm: &Arc<Storm>,
-    arguments: &Arguments,
-    mut random: fastrand::Rng,
-) -> Result<BTreeSet<String>, String> {
-    // Two who are protected, while all is calm.
-    let protected: BTreeSet<String> = ["keep-1", "keep-2"].map(str::to_owned).into();
-    for user in &protected {
-        let registered = storm.crowd.register(&storm.site, user).await;
-        let kept = storm.crowd.protect(&storm.site, user, true).await;
-        if registered.is_none_or(|answer| answer.status != 201)
-            || kept.is_none_or(|answer| answer.status != 200)
-        {
-            return Err(format!("{user} could not be registered and protected"));
-        }
-    }
-    storm
-        .site
-        .raise(weather::faults(arguments.share, random.u64(..)))
-        .await?;
-    let users: Arc<Vec<String>> = Arc::new((0..arguments.users).map(name).collect());
-    let callers: Vec<_> = (0..arguments.at_once)
-        .map(|_| tokio::spawn(Arc::clone(storm).call(Arc::clone(&users), random.fork())))
-        .collect();
-    let beside = [
-        tokio::spawn(Arc::clone(storm).kill(arguments.kills, random.fork())),
-        tokio::spawn(Arc::clone(storm).operate(protected.clone(), random.fork())),
-        tokio::spawn(Arc::clone(storm).watch()),
-    ];
-    for caller in join_all(callers).await {
-        caller.map_err(|error| error.to_string())?;
-    }
-    storm.over.store(true, Ordering::Relaxed);
-    for task in join_all(beside).await {
-        task.map_err(|error| error.to_string())?;
-    }
-    storm.site.calm().await?;
-    Ok(protected)
+/// Somebody who comes and goes.
+struct User {
+    /// Some have names such as SnapTrade gets only the hash of.
+    name: String,
+    /// Kept while the user visits the portal: nobody visits it twice at a time.
+    visiting: tokio::sync::Mutex<()>,
 }
 
-/// The names of those who come and go. Some are such as SnapTrade gets only the hash of.
-fn name(number: u32) -> String {
-    if number % 10 == 7 {
-        format!("user-{number}@example.com")
-    } else {
-        format!("user-{number}")
+impl User {
+    fn new(number: u32) -> Self {
+        let host = if number % 10 == 7 { "@example.com" } else { "" };
+        Self {
+            name: format!("user-{number}{host}"),
+            visiting: tokio::sync::Mutex::default(),
+        }
     }
 }
 
@@ -141,6 +112,7 @@ impl Storm {
     fn new(site: Site, wishes: u32) -> Self {
         Self {
             crowd: Crowd::new(site.http.clone()),
+            links: Links::default(),
             site,
             wishes,
             begun: AtomicU32::new(0),
@@ -149,6 +121,58 @@ impl Storm {
             calls: Mutex::default(),
             failures: Mutex::default(),
         }
+    }
+
+    /// Lets a crowd loose while all fails. Returns what was protected all the time: two users, or their connections.
+    async fn rage(
+        self: &Arc<Self>,
+        arguments: &Arguments,
+        mut random: fastrand::Rng,
+    ) -> Result<BTreeSet<String>, String> {
+        let mut connections = BTreeSet::new();
+        let protected: BTreeSet<String> = ["keep-1", "keep-2"].map(str::to_owned).into();
+        for user in &protected {
+            let registered = self.crowd.register(&self.site, user).await;
+            let kept = self.crowd.protect(&self.site, user, true).await;
+            if registered.is_none_or(|answer| answer.status != 201)
+                || kept.is_none_or(|answer| answer.status != 200)
+            {
+                return Err(format!("{user} could not be registered and protected"));
+            }
+            if arguments.kind == Kind::Connections {
+                let link = self.crowd.connection_url(&self.site, user).await;
+                if link.is_none_or(|answer| answer.status != 200) {
+                    return Err(format!("there was no link for {user}"));
+                }
+                let moved = self.site.times_moved();
+                self.links.connect(&self.site, user, "SANDBOX", moved).await;
+                connections.extend(self.links.of(user));
+            }
+        }
+        self.site
+            .raise(weather::faults(arguments.share, random.u64(..)))
+            .await?;
+        let users: Arc<Vec<User>> = Arc::new((0..arguments.users).map(User::new).collect());
+        let callers: Vec<_> = (0..arguments.at_once)
+            .map(|_| tokio::spawn(Arc::clone(self).call(arguments.kind, Arc::clone(&users), random.fork())))
+            .collect();
+        let beside = [
+            tokio::spawn(Arc::clone(self).kill(arguments.kills, random.fork())),
+            tokio::spawn(Arc::clone(self).operate(arguments.kind, protected.clone(), random.fork())),
+            tokio::spawn(Arc::clone(self).watch()),
+        ];
+        for caller in join_all(callers).await {
+            caller.map_err(|error| error.to_string())?;
+        }
+        self.over.store(true, Ordering::Relaxed);
+        for task in join_all(beside).await {
+            task.map_err(|error| error.to_string())?;
+        }
+        self.site.calm().await?;
+        Ok(match arguments.kind {
+            Kind::Connections => connections,
+            Kind::Users | Kind::SlowDeletions => protected,
+        })
     }
 
     /// Lets everything come to rest, looks at all that is left, and sums it up.
@@ -160,11 +184,21 @@ impl Storm {
         started: Instant,
     ) -> Result<Report, String> {
         let settled = ending::settle(&self.site, &self.crowd).await;
+        let limit = arguments.limit.into();
         let Remains {
             users,
-            history,
+            transitions,
+            evictions,
+            most_in_use,
             mut faults,
-        } = ending::inspect(&self.site, &self.crowd, arguments.limit.into(), protected).await?;
+        } = match arguments.kind {
+            Kind::Connections => {
+                ending::inspect_connections(&self.site, &self.crowd, limit, &self.links, protected).await?
+            }
+            Kind::Users | Kind::SlowDeletions => {
+                ending::inspect_users(&self.site, &self.crowd, limit, protected).await?
+            }
+        };
         self.count_calls().await;
         let syncs = *settled.as_ref().unwrap_or(&0);
         faults.extend(settled.err());
@@ -185,26 +219,49 @@ impl Storm {
             requests: figures::by_answer(&self.crowd.requests()),
             calls,
             syncs,
-            transitions: history.transitions,
-            evictions: history.evicted.len(),
+            transitions,
+            evictions,
+            most_in_use,
             users,
             faults,
         })
     }
 
     /// One caller: has one wish after the other until there are no more.
-    async fn call(self: Arc<Self>, users: Arc<Vec<String>>, mut random: fastrand::Rng) {
+    async fn call(self: Arc<Self>, kind: Kind, users: Arc<Vec<User>>, mut random: fastrand::Rng) {
         while self.begun.fetch_add(1, Ordering::Relaxed) < self.wishes {
             let user = &users[random.usize(..users.len())];
             for _ in 0..TRIES {
-                let answer = self.crowd.register(&self.site, user).await;
-                if answer.as_ref().is_some_and(|answer| answer.status < 300) {
-                    break;
-                }
+                let fulfilled = match kind {
+                    Kind::Connections => self.connect(user, &mut random).await,
+                    Kind::Users | Kind::SlowDeletions => self.register(user).await,
+                };
+                let Err(answer) = fulfilled else { break };
                 tokio::time::sleep(wait_after(answer.as_ref(), &mut random)).await;
             }
             self.done.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Registers a user, or tells what the answer was instead.
+    async fn register(&self, user: &User) -> Result<(), Option<Answer>> {
+        let answer = self.crowd.register(&self.site, &user.name).await;
+        if answer.as_ref().is_some_and(|answer| answer.status < 300) {
+            return Ok(());
+        }
+        Err(answer)
+    }
+
+    /// Lets a user who is registered visit the portal, and now and then change what it has.
+    async fn connect(&self, user: &User, random: &mut fastrand::Rng) -> Result<(), Option<Answer>> {
+        let _alone = user.visiting.lock().await;
+        self.register(user).await?;
+        if random.u32(..8) == 0 {
+            self.links.change(&self.site, &user.name, random).await;
+        }
+        self.links
+            .visit(&self.site, &self.crowd, &user.name, random)
+            .await
     }
 
     /// Kills the process at random moments, and starts it again.
@@ -235,29 +292,43 @@ impl Storm {
     }
 
     /// What an operator does meanwhile, and time.
-    async fn operate(self: Arc<Self>, protected: BTreeSet<String>, mut random: fastrand::Rng) {
+    async fn operate(self: Arc<Self>, kind: Kind, protected: BTreeSet<String>, mut random: fastrand::Rng) {
+        // Visits to the portal take half an hour, a registration a minute.
+        let frozen = match kind {
+            Kind::Connections => [70, 700, 2000, 4000],
+            Kind::Users | Kind::SlowDeletions => [20, 70, 70, 320],
+        };
         while !self.over.load(Ordering::Relaxed) {
             tokio::time::sleep(Duration::from_millis(500 + random.u64(..2500))).await;
             match random.u32(..10) {
                 0..=3 => drop(self.crowd.sync(&self.site).await),
                 // As if all that runs had been frozen for a while: leases run out under those who work.
                 4..=5 => {
-                    let seconds = [20, 70, 70, 320][random.usize(..4)];
+                    let seconds = frozen[random.usize(..4)];
                     // The process may be killed in this very moment.
                     let _ = self.site.pass(seconds).await;
                 }
-                _ => self.protect_for_a_while(&protected, &mut random).await,
+                _ => {
+                    self.protect_for_a_while(kind == Kind::Connections, &protected, &mut random)
+                        .await
+                }
             }
         }
     }
 
     /// Protects somebody else who is here now, and takes it back a little later.
-    async fn protect_for_a_while(&self, protected: &BTreeSet<String>, random: &mut fastrand::Rng) {
+    async fn protect_for_a_while(
+        &self,
+        by_connections: bool,
+        protected: &BTreeSet<String>,
+        random: &mut fastrand::Rng,
+    ) {
         let Some(listed) = self.crowd.users(&self.site).await else {
             return;
         };
         let others: Vec<&str> = (listed.body["data"].as_array().into_iter().flatten())
             .filter(|user| user["state"] == "active")
+            .filter(|user| !by_connections || user["connections"] != 0)
             .filter_map(|user| user["user_id"].as_str())
             .filter(|user| !protected.contains(*user))
             .collect();
@@ -364,11 +435,11 @@ impl fmt::Display for Report {
         writeln!(f, "  transitions {:?}", self.transitions)?;
         writeln!(
             f,
-            "  {} evictions, each needed; {} users are left after {} syncs: {:?}",
+            "  {} evictions; at most {} places in use; {} users are left after {} syncs",
             self.evictions,
+            self.most_in_use,
             self.users.len(),
-            self.syncs,
-            self.users
+            self.syncs
         )?;
         if self.faults.is_empty() {
             return write!(f, "nothing is wrong");
