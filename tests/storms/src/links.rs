@@ -70,7 +70,7 @@ impl Links {
         if answer.as_ref().is_none_or(|answer| answer.status != 200) {
             return Err(answer);
         }
-        if random.u32(..10) == 0 {
+        if random.u32(..20) == 0 {
             // The page is closed.
             return Ok(());
         }

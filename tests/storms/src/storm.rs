@@ -22,9 +22,9 @@ const TRIES: u32 = 3;
 /// The longest that a caller waits before asking again, whatever it was told: the storm has to end.
 const LONGEST_WAIT: Duration = Duration::from_millis(800);
 
-/// Most calls that one request may make, to SnapTrade and to DynamoDB. Far above what they need: what is caught is a
-/// request that never stops.
-const MOST_CALLS: (u64, u64) = (40, 200);
+/// Most calls that one request may make, to SnapTrade and to DynamoDB. Far above what they need, and for a sync that has
+/// to ask for each user's connections: what is caught is a request that never stops.
+const MOST_CALLS: (u64, u64) = (100, 300);
 
 /// What a storm came to.
 pub struct Report {
@@ -50,6 +50,8 @@ struct Storm {
     begun: AtomicU32,
     done: AtomicU32,
     over: AtomicBool,
+    /// Held by those who ask, each time they do; whoever lets time pass in peace waits until nobody does.
+    asking: tokio::sync::RwLock<()>,
     calls: Mutex<BTreeMap<String, Value>>,
     /// What could not be done about the stack itself.
     failures: Mutex<Vec<String>>,
@@ -94,8 +96,8 @@ pub async fn rage(arguments: &Arguments, seed: u64) -> Result<Report, String> {
 struct User {
     /// Some have names such as SnapTrade gets only the hash of.
     name: String,
-    /// Kept while the user visits the portal: nobody visits it twice at a time.
-    visiting: tokio::sync::Mutex<()>,
+    /// Kept while the user visits the portal: nobody visits it twice at a time. Tells whether the user is registered.
+    visiting: tokio::sync::Mutex<bool>,
 }
 
 impl User {
@@ -118,6 +120,7 @@ impl Storm {
             begun: AtomicU32::new(0),
             done: AtomicU32::new(0),
             over: AtomicBool::new(false),
+            asking: tokio::sync::RwLock::default(),
             calls: Mutex::default(),
             failures: Mutex::default(),
         }
@@ -232,10 +235,12 @@ impl Storm {
         while self.begun.fetch_add(1, Ordering::Relaxed) < self.wishes {
             let user = &users[random.usize(..users.len())];
             for _ in 0..TRIES {
+                let asking = self.asking.read().await;
                 let fulfilled = match kind {
                     Kind::Connections => self.connect(user, &mut random).await,
                     Kind::Users | Kind::SlowDeletions => self.register(user).await,
                 };
+                drop(asking);
                 let Err(answer) = fulfilled else { break };
                 tokio::time::sleep(wait_after(answer.as_ref(), &mut random)).await;
             }
@@ -254,8 +259,11 @@ impl Storm {
 
     /// Lets a user who is registered visit the portal, and now and then change what it has.
     async fn connect(&self, user: &User, random: &mut fastrand::Rng) -> Result<(), Option<Answer>> {
-        let _alone = user.visiting.lock().await;
-        self.register(user).await?;
+        let mut registered = user.visiting.lock().await;
+        if !*registered {
+            self.register(user).await?;
+            *registered = true;
+        }
         if random.u32(..8) == 0 {
             self.links.change(&self.site, &user.name, random).await;
         }
@@ -277,7 +285,7 @@ impl Storm {
             tokio::time::sleep(Duration::from_millis(random.u64(..500))).await;
             self.count_calls().await;
             self.site.kill().await;
-            let away = [0, 0, 5, 30, 70, 400][random.usize(..6)];
+            let away = [0, 0, 5, 70, 400, 2000][random.usize(..6)];
             eprintln!("  kill {} after {moment} wishes; away for {away} s", number + 1);
             tokio::time::sleep(Duration::from_millis(random.u64(..1000))).await;
             self.site.pass_while_down(away);
@@ -293,25 +301,40 @@ impl Storm {
 
     /// What an operator does meanwhile, and time.
     async fn operate(self: Arc<Self>, kind: Kind, protected: BTreeSet<String>, mut random: fastrand::Rng) {
-        // Visits to the portal take half an hour, a registration a minute.
-        let frozen = match kind {
-            Kind::Connections => [70, 700, 2000, 4000],
-            Kind::Users | Kind::SlowDeletions => [20, 70, 70, 320],
-        };
+        let mut syncs = Vec::new();
         while !self.over.load(Ordering::Relaxed) {
             tokio::time::sleep(Duration::from_millis(500 + random.u64(..2500))).await;
             match random.u32(..10) {
-                0..=3 => drop(self.crowd.sync(&self.site).await),
-                // As if all that runs had been frozen for a while: leases run out under those who work.
-                4..=5 => {
-                    let seconds = frozen[random.usize(..4)];
-                    // The process may be killed in this very moment.
-                    let _ = self.site.pass(seconds).await;
+                // It may take its whole time, which nobody waits for.
+                0..=2 => syncs.push(tokio::spawn({
+                    let storm = Arc::clone(&self);
+                    async move { drop(storm.crowd.sync(&storm.site).await) }
+                })),
+                // As if all that runs had been frozen for a while: leases run out under those who work. The process may
+                // be killed in this very moment.
+                3 => drop(self.site.pass([20, 70, 320, 2000][random.usize(..4)]).await),
+                // Nothing but time makes the place of one free who died or gave up: a registration's after a minute,
+                // that of a visit to the portal after half an hour.
+                4..=6 if kind == Kind::Connections => {
+                    let _peace = self.asking.write().await;
+                    drop(self.site.pass([400, 2000, 4000][random.usize(..3)]).await);
+                }
+                4 => {
+                    let _peace = self.asking.write().await;
+                    drop(self.site.pass(70).await);
                 }
                 _ => {
                     self.protect_for_a_while(kind == Kind::Connections, &protected, &mut random)
                         .await
                 }
+            }
+        }
+        for sync in join_all(syncs).await {
+            if let Err(error) = sync {
+                self.failures
+                    .lock()
+                    .unwrap()
+                    .push(format!("a sync broke off: {error}"));
             }
         }
     }
