@@ -31,3 +31,6 @@ pub const MADE_BEFORE: Duration = Duration::from_secs(60);
 
 /// Most visits at a time; they are kept in one item.
 pub const MAX_VISITS: usize = 100;
+
+#[cfg(test)]
+mod simulation;
