@@ -612,6 +612,8 @@ pub enum Write {
         stem: Stem,
         /// The id at SnapTrade.
         upstream: UpstreamId,
+        /// The revision that the record has to be at, where that matters.
+        rev: Option<u64>,
     },
     /// The note of a visit to the portal, by which its outcome is told later.
     Visit {

@@ -323,6 +323,17 @@ impl ConnectionsRecord {
         u32::try_from(leaving).unwrap_or(u32::MAX)
     }
 
+    /// Connections that are there still when the user goes, or may be: one may have come of a visit, and nobody has
+    /// looked since.
+    #[must_use]
+    pub fn departing(&self) -> u32 {
+        let visit = self
+            .portal
+            .as_ref()
+            .is_some_and(|portal| portal.kind == PortalKind::Visit);
+        self.staying().saturating_add(u32::from(visit))
+    }
+
     /// Places that it takes.
     #[must_use]
     pub fn places(&self) -> u32 {

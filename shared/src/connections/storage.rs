@@ -366,9 +366,8 @@ impl Names {
             })?,
             // The time of the last activity is outside the revision: it decides nothing that a write depends on, and
             // must not make an eviction or a webhook begin anew.
-            Write::Seen { stem, upstream } => store::Write::Update {
-                key: self.user(stem),
-                expression: Expression {
+            Write::Seen { stem, upstream, rev } => {
+                let mut expression = Expression {
                     update: "SET last_active_at = :now".to_owned(),
                     condition: "#state = :active AND upstream = :upstream".to_owned(),
                     names: [("#state".to_owned(), "state".to_owned())].into(),
@@ -378,8 +377,16 @@ impl Names {
                         (":upstream".to_owned(), AttributeValue::S(upstream.to_string())),
                     ]
                     .into(),
-                },
-            },
+                };
+                if let Some(rev) = rev {
+                    expression.condition.push_str(" AND rev = :rev");
+                    expression.values.insert(":rev".to_owned(), number(*rev));
+                }
+                store::Write::Update {
+                    key: self.user(stem),
+                    expression,
+                }
+            }
             Write::Visit {
                 stem,
                 upstream,

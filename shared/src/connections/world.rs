@@ -508,7 +508,7 @@ impl World {
                         obstacles.push(Obstacle::Connections(stem.clone(), old));
                     }
                 }
-                Write::Seen { stem, upstream } => {
+                Write::Seen { stem, upstream, .. } => {
                     let old = self.users.get(stem);
                     if old.and_then(UserRecord::active).map(|active| &active.upstream) != Some(upstream) {
                         obstacles.push(Obstacle::User(stem.clone(), old.cloned().map(Box::new)));

@@ -167,7 +167,7 @@ pub fn restore(holder: &Holder) -> Write {
 #[must_use]
 pub fn connections_of(slots: Option<&Slots>, record: Option<&ConnectionsRecord>) -> u32 {
     let counted = record.filter(|record| slots.is_some_and(|slots| slots.epoch == record.epoch));
-    counted.map_or(0, |record| record.staying().saturating_add(record.leaving()))
+    counted.map_or(0, |record| record.departing().saturating_add(record.leaving()))
 }
 
 /// Has the connections of an incarnation go with it, in the `transition` by which it goes: its record goes, and what
@@ -198,7 +198,7 @@ pub fn with_its_connections(
     transition.with_connections(ConnectionsChange {
         in_use: -number(record.places()),
         leaving: if with_ghost {
-            number(record.staying())
+            number(record.departing())
         } else {
             -number(record.leaving())
         },

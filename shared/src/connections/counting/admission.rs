@@ -16,9 +16,9 @@ use super::{LONGEST_VISIT, MAX_VISITS, VISIT};
 use crate::config::{Counts, Policy};
 use crate::connections::clearing::SHORT_WAIT;
 use crate::connections::machine::{
-    Author, Change, Commit, CommitOutcome, ConnectionHolder, ConnectionsChange, Context, Deletion,
-    Disconnection, Effect, Entry, Expect, Fault, Guard, Input, Machine, Next, Obstacle, SlotsChange,
-    Transition, Write,
+    AuditEntry, Author, Change, Commit, CommitOutcome, ConnectionHolder, ConnectionsChange, Context,
+    Deletion, Disconnection, Effect, Entry, Expect, Fault, Guard, Input, Machine, Next, Obstacle,
+    SlotsChange, Transition, Write,
 };
 use crate::connections::opening::{Opened, Opening};
 use crate::connections::policy::Reason;
@@ -29,7 +29,7 @@ use crate::connections::records::{
 use crate::connections::registration::Refusal;
 use crate::connections::timing::{self, CALL, HOLD, HOLD_AGAIN, SKEW};
 use crate::connections::writes::{new_ghost, put_new_ghost};
-use crate::ids::{Stem, UserId};
+use crate::ids::{Stem, UpstreamId, UserId};
 use crate::snaptrade::ConnectionId;
 
 /// How often the whole decision is begun anew when others were faster.
@@ -56,6 +56,8 @@ pub enum Wanted {
     },
     /// A place that waits for its user to ask for a link.
     Hold,
+    /// Room for whoever comes next, and nothing for this user.
+    Room,
 }
 
 /// A user's wish for a place.
@@ -114,6 +116,17 @@ pub struct ConnectionEviction {
     pub created_at: Timestamp,
 }
 
+impl ConnectionEviction {
+    fn noted(&self, now: Timestamp) -> LastEviction {
+        LastEviction {
+            user_id: self.user_id.clone(),
+            reason: self.reason,
+            created_at: self.created_at,
+            evicted_at: now,
+        }
+    }
+}
+
 /// Gets a user a place for a visit to the portal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Admission {
@@ -136,6 +149,8 @@ pub struct Admission {
     sent: bool,
     uncertain: bool,
     waits: u32,
+    /// Others with connections that are leaving, to be looked after while this one waits.
+    others: Option<Vec<Stem>>,
     phase: Phase,
 }
 
@@ -150,6 +165,9 @@ enum Phase {
     /// A place whose time has passed is looked after.
     Lapsing(Stem, Box<Reconciling>),
     Nominating,
+    /// A connection goes without its place being taken; this is what has it deleted.
+    Shrinking(Box<Effect>),
+    Disposing,
     /// A place is being written; `bool` tells whether nothing has to be waited for after that.
     Taking(Box<ConnectionsRecord>, Box<Commit>, u32, bool),
     Noting(Option<Box<ConnectionsRecord>>, bool),
@@ -162,6 +180,7 @@ enum Phase {
     Departing(Box<Departed>),
     Gating,
     PausingBeforeGate,
+    ReadingLeaving,
 }
 
 type Step = Next<Result<Admitted, NotAdmitted>>;
@@ -194,6 +213,7 @@ impl Admission {
             sent: false,
             uncertain: false,
             waits: 0,
+            others: None,
             phase,
         }
     }
@@ -255,6 +275,9 @@ impl Admission {
                 }
                 Some(_) => {}
             }
+        }
+        if self.wish.wanted == Wanted::Room {
+            return self.take(&slots, context);
         }
         let record = self.entry.connections.clone();
         let stale = record.as_ref().is_some_and(|record| {
@@ -456,10 +479,13 @@ impl Admission {
     }
 
     fn take(&mut self, slots: &Slots, context: &mut Context<'_>) -> Step {
-        if slots.portals.len() >= MAX_VISITS {
+        if slots.portals.len() >= MAX_VISITS && self.wish.wanted != Wanted::Room {
             return Self::refuse(Refusal::Busy);
         }
         if slots.in_use.saturating_add(slots.elsewhere) < self.wish.max {
+            if self.wish.wanted == Wanted::Room {
+                return self.granted();
+            }
             let transition = Transition::of(0)
                 .guarded(Guard::RoomBeside {
                     max: self.wish.max,
@@ -503,7 +529,7 @@ impl Admission {
         let counted = old.filter(|old| old.epoch == slots.epoch);
         let (kind, lasts) = match self.wish.wanted {
             Wanted::Link { .. } => (PortalKind::Visit, VISIT),
-            Wanted::Hold => (PortalKind::Hold, HOLD),
+            Wanted::Hold | Wanted::Room => (PortalKind::Hold, HOLD),
         };
         let active = self.entry.user.as_ref().and_then(UserRecord::active);
         ConnectionsRecord {
@@ -553,15 +579,15 @@ impl Admission {
             max: self.wish.max,
             elsewhere: slots.elsewhere,
         };
-        let note = LastEviction {
-            user_id: eviction.user_id.clone(),
-            reason: eviction.reason,
-            created_at: eviction.created_at,
-            evicted_at: context.now,
-        };
-        let transition = Transition::of(0).guarded(guard).noting(Some(note));
+        let transition = Transition::of(0)
+            .guarded(guard)
+            .noting(Some(eviction.noted(context.now)));
         self.last_eviction.clone_from(&slots.last_eviction);
         self.eviction = Some(eviction.clone());
+        let above = slots.in_use.saturating_add(slots.elsewhere) > self.wish.max;
+        if above || self.wish.wanted == Wanted::Room {
+            return self.shrink(&slots, victim, context);
+        }
         self.fresh = true;
         match eviction.connection {
             Some(id) => self.evict_connection(&slots, victim, id, transition, context),
@@ -569,22 +595,61 @@ impl Admission {
         }
     }
 
+    /// Users of whom SnapTrade has just refused to delete a connection are left alone.
     fn without_excluded(&self, holders: &[ConnectionHolder]) -> Vec<ConnectionHolder> {
-        let mut eligible = holders.to_vec();
-        for holder in &mut eligible {
-            // What SnapTrade does not delete counts still, but is nobody to ask again.
-            holder.record.ids.retain(|id, _| !self.excluded.contains(id));
-        }
-        if self.excluded.is_empty() {
-            return eligible;
-        }
-        let untouched = |holder: &ConnectionHolder| {
-            holders
-                .iter()
-                .any(|original| original.record == holder.record && original.user == holder.user)
+        let excluded =
+            |holder: &&ConnectionHolder| holder.record.ids.keys().any(|id| self.excluded.contains(id));
+        holders
+            .iter()
+            .filter(|holder| !excluded(holder))
+            .cloned()
+            .collect()
+    }
+
+    /// One connection goes and nobody has its place: there are more than the limit allows, or room is all that is
+    /// wanted. Its deletion is sent once; the sync sees to the rest.
+    fn shrink(&mut self, slots: &Slots, victim: ConnectionHolder, context: &Context<'_>) -> Step {
+        let Some(eviction) = self.eviction.clone() else {
+            return self.look();
         };
-        eligible.retain(untouched);
-        eligible
+        let going = eviction.connection.clone();
+        // Nobody else may have made room since.
+        let transition = Transition::of(0)
+            .guarded(Guard::Revision(slots.rev))
+            .noting(Some(eviction.noted(context.now)));
+        let number = |count: u32| i32::try_from(count).unwrap_or(i32::MAX);
+        let (transition, writes, effect) = match going {
+            Some(id) => {
+                let change = ConnectionsChange {
+                    in_use: -1,
+                    leaving: 1,
+                    epoch: Some(slots.epoch),
+                };
+                let writes = leaving_writes(&victim, &id, context.now);
+                let effect = Effect::DeleteConnection(Box::new(victim.user.clone()), id);
+                (transition.with_connections(change), writes, effect)
+            }
+            None => {
+                let Some(upstream) = victim.user.upstream().cloned() else {
+                    return self.look();
+                };
+                let change = ConnectionsChange {
+                    in_use: -number(victim.record.places()),
+                    leaving: number(victim.record.departing()),
+                    epoch: Some(slots.epoch),
+                };
+                let transition = transition
+                    .with_connections(change)
+                    .with_portal(&victim.user.stem, None);
+                let writes = departing_writes(&self.author, &self.stem, &victim, &upstream, context.now);
+                (transition, writes, Effect::Delete(upstream))
+            }
+        };
+        let audit = self.audit_of_eviction(&victim);
+        let commit = self
+            .author
+            .commit("shrink", context.now, transition, writes, audit);
+        self.go(Phase::Shrinking(Box::new(effect)), Effect::Commit(commit))
     }
 
     fn evict_connection(
@@ -608,22 +673,7 @@ impl Admission {
             }
             leave(&mut record, &id, context.now);
         } else {
-            let mut theirs = ConnectionsRecord {
-                rev: victim.record.rev + 1,
-                ..victim.record.clone()
-            };
-            leave(&mut theirs, &id, context.now);
-            writes.push(Write::Connections {
-                stem: theirs.stem.clone(),
-                expect: Expect::Revision(victim.record.rev),
-                becomes: Change::Put(Box::new(theirs)),
-            });
-            // Neither protected nor registered anew since.
-            writes.push(Write::User {
-                stem: victim.user.stem.clone(),
-                expect: Expect::Revision(victim.user.rev),
-                becomes: Change::Same,
-            });
+            writes = leaving_writes(&victim, &id, context.now);
         }
         let transition = transition.with_connections(ConnectionsChange {
             in_use: 0,
@@ -649,30 +699,12 @@ impl Admission {
         else {
             return self.look();
         };
-        let (staying, leaving) = (victim.record.staying(), victim.record.leaving());
-        let ghost = Ghost {
-            waits: None,
-            connections: staying.saturating_add(leaving),
-            ..new_ghost(&self.author, &upstream, &self.stem, None, context.now)
-        };
-        let writes = vec![
-            Write::User {
-                stem: victim.user.stem.clone(),
-                expect: Expect::Revision(victim.user.rev),
-                becomes: Change::Gone,
-            },
-            Write::Connections {
-                stem: victim.user.stem.clone(),
-                expect: Expect::Revision(victim.record.rev),
-                becomes: Change::Gone,
-            },
-            put_new_ghost(&ghost),
-        ];
+        let writes = departing_writes(&self.author, &self.stem, &victim, &upstream, context.now);
         let number = |count: u32| i32::try_from(count).unwrap_or(i32::MAX);
         let transition = transition
             .with_connections(ConnectionsChange {
                 in_use: 1 - number(victim.record.places()),
-                leaving: number(staying),
+                leaving: number(victim.record.departing()),
                 epoch: Some(slots.epoch),
             })
             .with_portal(&victim.user.stem, None);
@@ -681,7 +713,7 @@ impl Admission {
         self.write_place("evict", record, transition, writes, audit, false, context)
     }
 
-    fn audit_of_eviction(&self, victim: &ConnectionHolder) -> Vec<crate::connections::machine::AuditEntry> {
+    fn audit_of_eviction(&self, victim: &ConnectionHolder) -> Vec<AuditEntry> {
         let Some(eviction) = &self.eviction else {
             return Vec::new();
         };
@@ -701,7 +733,7 @@ impl Admission {
         audit
     }
 
-    fn audit_of_wish(&self) -> crate::connections::machine::AuditEntry {
+    fn audit_of_wish(&self) -> AuditEntry {
         match &self.wish.wanted {
             Wanted::Link { detail, .. } => {
                 let detail: Vec<(&str, &str)> = detail
@@ -710,7 +742,7 @@ impl Admission {
                     .collect();
                 self.author.audit(&self.stem, "portal.link", &detail)
             }
-            Wanted::Hold => self.author.audit(&self.stem, "place.held", &[]),
+            Wanted::Hold | Wanted::Room => self.author.audit(&self.stem, "place.held", &[]),
         }
     }
 
@@ -728,6 +760,8 @@ impl Admission {
                     Write::Seen {
                         stem: stem.clone(),
                         upstream: active.upstream.clone(),
+                        // One's own connection does not give way either where the user is protected by now.
+                        rev: user.map(|user| user.rev).filter(|_| self.eviction.is_some()),
                     },
                     Write::Visit {
                         stem: stem.clone(),
@@ -743,7 +777,7 @@ impl Admission {
                 }
                 writes
             }
-            Wanted::Hold => vec![
+            Wanted::Hold | Wanted::Room => vec![
                 Write::User {
                     stem: stem.clone(),
                     expect: user.map_or(Expect::Absent, |user| Expect::Revision(user.rev)),
@@ -769,7 +803,7 @@ impl Admission {
         record: ConnectionsRecord,
         transition: Transition,
         mut writes: Vec<Write>,
-        mut audit: Vec<crate::connections::machine::AuditEntry>,
+        mut audit: Vec<AuditEntry>,
         at_once: bool,
         context: &Context<'_>,
     ) -> Step {
@@ -1045,12 +1079,34 @@ impl Admission {
         }
     }
 
+    /// What waits may be over already, where nobody has looked since: an event was lost. Once in a request all of those
+    /// are looked after whose connections are leaving.
+    fn help(&mut self, context: &mut Context<'_>) -> Step {
+        let Some(others) = &mut self.others else {
+            return self.go(Phase::ReadingLeaving, Effect::ReadBooks);
+        };
+        let later = timing::after(context.now, CALL);
+        match others
+            .pop()
+            .filter(|_| timing::may_call(Timestamp::MAX, context.deadline, later))
+        {
+            Some(stem) => {
+                let looking = Reconciling::new(stem, Purpose::Look, self.author.clone());
+                self.looking_after(looking, Input::Begin, context)
+            }
+            None => {
+                self.others = Some(Vec::new());
+                self.gate()
+            }
+        }
+    }
+
     /// The last look: nobody gets a link while places and connections that are leaving are more than the limit.
     fn gate(&mut self) -> Step {
         self.go(Phase::Gating, Effect::ReadEntry(self.stem.clone()))
     }
 
-    fn gated(&mut self, entry: Entry, context: &Context<'_>) -> Step {
+    fn gated(&mut self, entry: Entry, context: &mut Context<'_>) -> Step {
         let mine = self.record.as_ref().and_then(|record| record.portal.as_ref());
         let there = entry
             .connections
@@ -1067,6 +1123,9 @@ impl Admission {
         self.in_use = slots.in_use;
         if self.wish.wanted == Wanted::Hold || fits(&slots, self.wish.max) {
             return self.granted();
+        }
+        if self.others.as_ref().is_none_or(|others| !others.is_empty()) && self.waits > 0 {
+            return self.help(context);
         }
         let pause = Duration::from_millis((250_u64 << self.waits.min(3)).min(2_000));
         self.waits += 1;
@@ -1086,6 +1145,55 @@ fn fits(slots: &Slots, max: u32) -> bool {
         .saturating_add(slots.leaving)
         .saturating_add(slots.elsewhere)
         <= max
+}
+
+/// What marks a connection as leaving, of a user who is neither protected nor registered anew since it was read.
+fn leaving_writes(victim: &ConnectionHolder, id: &ConnectionId, now: Timestamp) -> Vec<Write> {
+    let mut theirs = ConnectionsRecord {
+        rev: victim.record.rev + 1,
+        ..victim.record.clone()
+    };
+    leave(&mut theirs, id, now);
+    vec![
+        Write::Connections {
+            stem: theirs.stem.clone(),
+            expect: Expect::Revision(victim.record.rev),
+            becomes: Change::Put(Box::new(theirs)),
+        },
+        Write::User {
+            stem: victim.user.stem.clone(),
+            expect: Expect::Revision(victim.user.rev),
+            becomes: Change::Same,
+        },
+    ]
+}
+
+/// What makes a ghost of a whole user, which remembers how many connections go with it.
+fn departing_writes(
+    author: &Author,
+    stem: &Stem,
+    victim: &ConnectionHolder,
+    upstream: &UpstreamId,
+    now: Timestamp,
+) -> Vec<Write> {
+    let ghost = Ghost {
+        waits: None,
+        connections: victim.record.departing().saturating_add(victim.record.leaving()),
+        ..new_ghost(author, upstream, stem, None, now)
+    };
+    vec![
+        Write::User {
+            stem: victim.user.stem.clone(),
+            expect: Expect::Revision(victim.user.rev),
+            becomes: Change::Gone,
+        },
+        Write::Connections {
+            stem: victim.user.stem.clone(),
+            expect: Expect::Revision(victim.record.rev),
+            becomes: Change::Gone,
+        },
+        put_new_ghost(&ghost),
+    ]
 }
 
 fn leave(record: &mut ConnectionsRecord, id: &ConnectionId, now: Timestamp) {
@@ -1129,6 +1237,20 @@ impl Machine for Admission {
                 None => self.granted(),
             },
             (Phase::Noting(..), Input::Committed(CommitOutcome::Lost(_))) => self.pause_and_look(),
+            (Phase::Shrinking(effect), Input::Committed(CommitOutcome::Won)) => {
+                if !timing::may_call(Timestamp::MAX, context.deadline, context.now) {
+                    return self.look();
+                }
+                self.go(Phase::Disposing, *effect)
+            }
+            (Phase::Shrinking(_), Input::Committed(_)) => {
+                self.eviction = None;
+                self.pause_and_look()
+            }
+            (Phase::Disposing, Input::ConnectionDeleted(_) | Input::Deleted(_)) => match self.wish.wanted {
+                Wanted::Room => self.granted(),
+                _ => self.look(),
+            },
             (Phase::ReadingOwed, Input::Entry(entry)) => self.read_owed(*entry, context),
             (Phase::Disconnecting(user, record), Input::ConnectionDeleted(disconnection)) => {
                 self.disconnected(*user, *record, disconnection, context)
@@ -1140,6 +1262,16 @@ impl Machine for Admission {
             (Phase::Departing(departed), input) => self.departing(*departed, input, context),
             (Phase::Gating, Input::Entry(entry)) => self.gated(*entry, context),
             (Phase::PausingBeforeGate, Input::Waited) => self.owed(context),
+            (Phase::ReadingLeaving, Input::Books(books)) => {
+                let own = self.owed_connection().map(|(stem, _)| stem);
+                let leaving = books
+                    .records
+                    .into_iter()
+                    .filter(|record| record.leaving() > 0 && Some(&record.stem) != own.as_ref())
+                    .map(|record| record.stem);
+                self.others = Some(leaving.collect());
+                self.help(context)
+            }
             _ => Self::refuse(Refusal::Busy),
         }
     }
