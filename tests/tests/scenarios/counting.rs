@@ -514,3 +514,41 @@ async fn connections_of_users_whose_secrets_are_lost_count_by_the_statistics() {
     link(&world, "cy").await.problem(409, "connection_limit_reached");
     world.stop().await;
 }
+
+#[tokio::test]
+async fn room_is_made_by_one_connection_and_where_there_are_too_many_by_as_many_as_are_needed() {
+    let world = counting(3).await;
+    world.registered(&["ada", "bob"]).await;
+    for broker in BROKERS.iter().take(3) {
+        connected(&world, "ada", broker).await;
+        world.advance(10).await;
+    }
+    let app = world.stack().app("scenarios");
+    let limit = berth::connections::Connections::new(&app, berth::ids::TenantId::default(), "olga", true);
+    let made = limit.auto_manage().await.unwrap();
+    let deleted = made.deleted.unwrap();
+    assert_eq!(
+        (deleted.user_id.as_str(), deleted.connection_id.is_some()),
+        ("ada", true)
+    );
+    assert_eq!((made.slots.in_use, made.slots.limit), (2, 3));
+    assert!(limit.auto_manage().await.unwrap().deleted.is_none());
+    world.events_done().await;
+    assert_eq!(at_snaptrade(&world).await, 2);
+
+    // Some come past every link.
+    world.sandbox("settings", json!({"connection_limit": null})).await;
+    for broker in BROKERS.iter().take(3) {
+        world
+            .sandbox("connect", json!({"user_id": "bob", "broker": broker}))
+            .await;
+    }
+    world.events_done().await;
+    counted(&world.table().await, 5, 0);
+    let answer = link(&world, "bob").await.with_status(200);
+    assert_eq!(answer["evicted"]["reason"], "oldest");
+    world.events_done().await;
+    counted(&world.table().await, 3, 0);
+    assert_eq!(at_snaptrade(&world).await, 2);
+    world.stop().await;
+}

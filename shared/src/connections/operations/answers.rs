@@ -69,6 +69,9 @@ pub struct Held {
 pub struct Deleted {
     /// Who.
     pub user_id: String,
+    /// Which connection, where only that was deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection_id: Option<ConnectionId>,
     /// Always true: what failed is a problem instead.
     pub deleted: bool,
     /// What SnapTrade made of it: `queued` or `unknown_there`.

@@ -215,6 +215,7 @@ impl<'a> Connections<'a> {
         };
         Ok(Deleted {
             user_id,
+            connection_id: None,
             deleted: true,
             upstream: upstream.to_owned(),
         })
@@ -251,6 +252,9 @@ impl<'a> Connections<'a> {
     /// # Errors
     /// [`Refusal::LimitReached`] where nobody may give way; otherwise as [`Connections::delete`].
     pub async fn auto_manage(&self) -> Result<RoomMade, Failure> {
+        if self.counts_connections() {
+            return self.room_for_a_connection().await;
+        }
         let in_use = self.places_taken().await?;
         let limit = self.limit();
         if in_use < limit {

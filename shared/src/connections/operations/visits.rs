@@ -1,6 +1,6 @@
 //! Visits to the connection portal, where connections are counted.
 
-use super::{Connections, Evicted, Failure, Held, Places};
+use super::{Connections, Deleted, Evicted, Failure, Held, Places, RoomMade};
 use crate::config::Counts;
 use crate::connections::counting::admission::{
     Admission, Admitted, ConnectionEviction, NotAdmitted, VisitWish, Wanted,
@@ -81,6 +81,31 @@ impl Connections<'_> {
                 in_use: admitted.in_use,
                 limit: self.limit(),
             },
+        })
+    }
+
+    /// Makes room for a connection where there is none.
+    pub(super) async fn room_for_a_connection(&self) -> Result<RoomMade, Failure> {
+        // The trail of whoever asks says what gave way, beside that of its owner.
+        let asks = UserId::parse(self.actor.as_str()).or_else(|_| UserId::parse("operator"));
+        let asks = asks.map_err(|_| Refusal::Busy)?;
+        let admission = Admission::new(self.visit_wish(&asks, Wanted::Room), None, self.author());
+        let admitted = match self.runner.run(admission).await? {
+            Ok(admitted) => admitted,
+            Err(NotAdmitted::Refused(refusal)) => return Err(refusal.into()),
+            Err(_) => return Err(Refusal::Busy.into()),
+        };
+        Ok(RoomMade {
+            slots: Places {
+                in_use: self.places_taken().await?,
+                limit: self.limit(),
+            },
+            deleted: admitted.eviction.map(|eviction| Deleted {
+                user_id: eviction.user_id,
+                connection_id: eviction.connection,
+                deleted: true,
+                upstream: "queued".to_owned(),
+            }),
         })
     }
 
