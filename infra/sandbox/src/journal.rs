@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-/// How many requests are kept; the oldest go first.
-const KEPT: usize = 20_000;
+/// How many requests are kept; the oldest go first. The first sync of a large shop makes tens of thousands, which a
+/// test wants to count.
+const KEPT: usize = 100_000;
 
 /// Requests in the order of their arrival. They do not survive a restart.
 #[derive(Debug, Default)]

@@ -789,3 +789,25 @@ async fn a_hundred_thousand_transactions_are_put_and_paged_through_in_seconds() 
     assert_eq!(shop.shop(SITE).await.body.as_array().unwrap().len(), 100_000);
     assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
 }
+
+#[tokio::test]
+async fn twenty_thousand_users_of_a_script_are_paged_through_in_seconds() {
+    let shop = Shop::start().await;
+    let users: Vec<_> = (0..20_000)
+        .map(|number| json!({"username": format!("user{number}")}))
+        .collect();
+    shop.put("access/S1", json!(users)).await;
+    let begun = Instant::now();
+    let (mut listed, mut query) = (0, String::new());
+    loop {
+        let path = format!("/tradingview/access/scriptUsers/S1{query}");
+        let page = shop.api(Method::GET, &path, None).await.body;
+        listed += names(&page["users"]).len();
+        match page["next"].as_str() {
+            Some(next) => query = format!("?cursor={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(listed, 20_000);
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+}

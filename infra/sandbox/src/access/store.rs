@@ -25,6 +25,7 @@ const TABLES: &str = "
         position INTEGER PRIMARY KEY AUTOINCREMENT, script TEXT NOT NULL, folded TEXT NOT NULL, id TEXT NOT NULL,
         username TEXT NOT NULL, userpic TEXT NOT NULL, created TEXT NOT NULL, expiration TEXT);
     CREATE INDEX IF NOT EXISTS access_by_name ON access (script, folded);
+    CREATE INDEX IF NOT EXISTS access_by_script ON access (script);
     CREATE TABLE IF NOT EXISTS mails (position INTEGER PRIMARY KEY, mail TEXT NOT NULL);";
 
 /// How `SQLite` writes. A process that is killed loses nothing so; only the machine's own end could cost the last
