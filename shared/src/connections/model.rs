@@ -5,7 +5,7 @@
 //! and I10 must hold, and two syncs must put everything right (I9). A [`Setting`] bounds how much goes wrong in one
 //! history; within those bounds nothing is left out.
 //!
-//! `BERTH_MODEL_EXTRA=1` allows one more fault in each history, which takes hours instead of seconds.
+//! The feature `deep-model-check` allows one more mishap in each history, which takes minutes instead of seconds.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -210,7 +210,7 @@ impl fmt::Display for Outcome {
 
 /// Searches every history of a setting.
 fn search(mut setting: Setting) -> Outcome {
-    if std::env::var_os("BERTH_MODEL_EXTRA").is_some() && setting.world.flaw.is_none() {
+    if cfg!(feature = "deep-model-check") && setting.world.flaw.is_none() {
         setting.mishaps += 1;
     }
     let name = setting.name;
