@@ -82,6 +82,10 @@ impl<'a> Rules<'a> {
         let mut changes = Vec::new();
         loop {
             let change = self.assess(ledger, sighting);
+            if !matches!(change, Change::Review(..)) {
+                // What waited for a person does not wait any longer: it counts, or there is nothing left to decide.
+                ledger.reviewed.remove(&sighting.row.transaction);
+            }
             ledger.apply(change.clone());
             let restored = matches!(change, Change::Restore(_));
             if change != Change::Nothing || changes.is_empty() {
@@ -105,11 +109,17 @@ impl<'a> Rules<'a> {
         }
     }
 
-    /// What it means that a full scan of the shop no longer has a transaction that the ledger knows.
+    /// What it means that a full scan of the shop no longer has a transaction that the ledger knows. `approved` is as in
+    /// [`Sighting::approved`].
     #[must_use]
-    pub fn missing(&self, ledger: &Ledger, transaction: &TransactionId) -> Change {
+    pub fn missing(
+        &self,
+        ledger: &Ledger,
+        transaction: &TransactionId,
+        approved: &BTreeSet<ReviewReason>,
+    ) -> Change {
         match ledger.entries.get(transaction) {
-            Some(entry) => self.reverse(ledger, entry, ReversalCause::Missing),
+            Some(entry) => self.reverse(ledger, entry, ReversalCause::Missing, approved),
             None => Change::Nothing,
         }
     }
@@ -201,7 +211,7 @@ impl<'a> Rules<'a> {
             Status::Complete | Status::Confirmed => None,
         };
         if let Some(cause) = cause {
-            return self.reverse(ledger, entry, cause);
+            return self.reverse(ledger, entry, cause, sighting.approved);
         }
         match &entry.reversal {
             Some(reversal) if reversal.cause.is_the_shops() => {
@@ -266,7 +276,7 @@ impl<'a> Rules<'a> {
             }
         };
         if let Some(ends) = earlier {
-            return self.cut(ledger, entry, ends);
+            return self.cut(ledger, entry, ends, sighting.approved);
         }
         let back = match (now_ends, entry.ends, &entry.cut) {
             // Part of what was cut is given back.
@@ -298,11 +308,17 @@ impl<'a> Rules<'a> {
         }
     }
 
-    fn cut(&self, ledger: &Ledger, entry: &Entry, ends: Timestamp) -> Change {
+    fn cut(
+        &self,
+        ledger: &Ledger,
+        entry: &Entry,
+        ends: Timestamp,
+        approved: &BTreeSet<ReviewReason>,
+    ) -> Change {
         if !self.source_is_sound {
             return Change::Withheld;
         }
-        if ledger.contains(entry) {
+        if ledger.contains(entry) && !approved.contains(&ReviewReason::Refund) {
             return Change::Review(ReviewReason::Refund, None);
         }
         let stage = match &entry.cut {
@@ -319,17 +335,25 @@ impl<'a> Rules<'a> {
         Change::Cut(entry.transaction.clone(), cut)
     }
 
-    fn reverse(&self, ledger: &Ledger, entry: &Entry, cause: ReversalCause) -> Change {
+    fn reverse(
+        &self,
+        ledger: &Ledger,
+        entry: &Entry,
+        cause: ReversalCause,
+        approved: &BTreeSet<ReviewReason>,
+    ) -> Change {
         if entry.reversal.is_some() {
             return Change::Nothing;
         }
         if !self.source_is_sound {
             return Change::Withheld;
         }
-        if ledger.contains(entry) {
+        if ledger.contains(entry) && !approved.contains(&ReviewReason::Refund) {
             return Change::Review(ReviewReason::Refund, None);
         }
         let (effect, stage) = match (cause, self.policies.refund_action) {
+            // A person has decided this one already.
+            _ if ledger.contains(entry) => (Effect::Nothing, Stage::InForce),
             (ReversalCause::MemberDeleted, _) => (Effect::Nothing, Stage::Held(HeldBecause::MemberDeleted)),
             (_, RefundAction::Review) => (Effect::Nothing, Stage::Held(HeldBecause::Policy)),
             (_, RefundAction::Shorten) => (Effect::UsedUntil(self.now), Stage::InForce),

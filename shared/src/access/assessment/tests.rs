@@ -458,6 +458,53 @@ fn what_was_bought_until_the_baseline_gives_nothing_and_its_refund_is_reviewed()
     assert_eq!(case.expiry(), until("2026-06-01"));
 }
 
+#[test]
+fn the_refund_of_what_the_baseline_contains_shortens_it_once_approved() {
+    for (more, expected) in [
+        (json!({"status": "refunded"}), "2026-05-02"),
+        (json!({"expires_at": "2026-01-11 00:00:00"}), "2026-05-12"),
+    ] {
+        let mut case = Case::new();
+        case.ledger.baseline = Some(Baseline::new(until("2026-06-01"), at("2026-01-03")));
+        case.see(&row(
+            1,
+            "2026-01-01",
+            json!({"expires_at": "2026-01-31 00:00:00"}),
+        ));
+        let taken_back = row(1, "2026-01-01", more);
+        assert_eq!(case.reason(&taken_back), ReviewReason::Refund);
+        case.approved.insert(ReviewReason::Refund);
+        assert!(case.see(&taken_back).is_reversal_in_force());
+        assert_eq!(case.expiry(), until(expected));
+        assert_eq!(case.see(&taken_back), Change::Nothing);
+    }
+}
+
+#[test]
+fn what_was_taken_back_before_an_end_was_given_by_hand_does_not_shorten_that() {
+    let mut case = Case::new();
+    case.see(&row(1, "2026-01-01", json!({})));
+    case.see(&row(1, "2026-01-01", json!({"status": "refunded"})));
+    case.ledger.adopt(until("2026-06-01"), at(NOW), BTreeSet::new());
+    assert_eq!(case.expiry(), until("2026-06-01"));
+    assert!(!case.ledger.is_being_reversed());
+}
+
+#[test]
+fn a_row_that_waited_for_a_person_and_was_paid_back_waits_no_longer() {
+    let mut case = Case::new();
+    case.see(&row(
+        1,
+        "2026-01-01",
+        json!({"expires_at": "0000-00-00 00:00:00"}),
+    ));
+    assert_eq!(
+        case.ignored(&row(1, "2026-01-01", json!({"status": "refunded"}))),
+        IgnoreReason::RefundedBeforeGrant
+    );
+    assert!(case.ledger.reviewed.is_empty());
+}
+
 /// Defect 12 of the original (A5).
 #[test]
 fn a_refund_takes_back_what_was_given() {
@@ -554,10 +601,15 @@ fn a_row_that_a_full_scan_does_not_have_is_taken_back() {
     let mut case = Case::new();
     let payment = row(1, "2026-01-01", json!({}));
     case.see(&payment);
-    let change = case.rules().missing(&case.ledger, &payment.transaction);
+    let change = case
+        .rules()
+        .missing(&case.ledger, &payment.transaction, &case.approved);
     assert!(change.is_reversal_in_force());
     let unknown = TransactionId::parse("9").unwrap();
-    assert_eq!(case.rules().missing(&case.ledger, &unknown), Change::Nothing);
+    assert_eq!(
+        case.rules().missing(&case.ledger, &unknown, &case.approved),
+        Change::Nothing
+    );
 }
 
 #[test]
@@ -579,7 +631,8 @@ fn nothing_is_taken_back_while_the_source_is_not_sound() {
         Change::Withheld
     );
     assert_eq!(
-        case.rules().missing(&case.ledger, &payment.transaction),
+        case.rules()
+            .missing(&case.ledger, &payment.transaction, &case.approved),
         Change::Withheld
     );
     assert!(matches!(

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Baseline, Effect, Entry, SaleKind, seconds_after};
+use super::{Baseline, Effect, Entry, SaleKind, Stage, seconds_after};
 use crate::access::configuration::DurationSource;
 use crate::access::duration::{DAY_SECONDS, PlanDuration};
 use crate::access::expiry::Expiry;
@@ -56,12 +56,20 @@ impl Segment {
 
 /// Folds the entries in the order of their purchase, whatever order they come in.
 pub(super) fn reckon<'a>(baseline: Option<&Baseline>, entries: impl Iterator<Item = &'a Entry>) -> Reckoning {
-    let mut entries: Vec<&Entry> = entries
-        .filter(|entry| entry.reversed() != Some(Effect::Nothing))
-        .collect();
+    let mut entries: Vec<&Entry> = entries.collect();
+    let start = match baseline {
+        Some(Baseline {
+            end: Expiry::At(end), ..
+        }) => {
+            let taken: i64 = entries.iter().map(|entry| taken_from(baseline, entry)).sum();
+            Expiry::At(seconds_after(*end, taken.saturating_neg()))
+        }
+        _ => baseline.map(|baseline| baseline.end).unwrap_or_default(),
+    };
+    entries.retain(|entry| entry.reversed() != Some(Effect::Nothing));
     entries.sort_by(|a, b| (a.created_at, &a.transaction).cmp(&(b.created_at, &b.transaction)));
     let mut fold = Fold {
-        expiry: baseline.map(|baseline| baseline.end).unwrap_or_default(),
+        expiry: start,
         run: None,
         periods: BTreeMap::new(),
     };
@@ -80,6 +88,35 @@ pub(super) fn reckon<'a>(baseline: Option<&Baseline>, entries: impl Iterator<Ite
     Reckoning {
         expiry: fold.expiry,
         segments,
+    }
+}
+
+/// How many seconds a baseline loses because an entry that it contains was taken back after the baseline was found,
+/// which a person has approved then.
+fn taken_from(baseline: Option<&Baseline>, entry: &Entry) -> i64 {
+    let Some(baseline) = baseline else { return 0 };
+    if !baseline.contains(&entry.transaction, entry.created_at) || entry.kind == SaleKind::Provisional {
+        return 0;
+    }
+    let end = match entry.ends {
+        Ends::At(end) => Some(end),
+        Ends::Unsaid => entry.plan.and_then(|plan| plan.after(entry.created_at)),
+        Ends::Never => None,
+    };
+    let Some(end) = end else { return 0 };
+    let whole = seconds_between(entry.created_at, end);
+    let reversed = entry
+        .reversal
+        .as_ref()
+        .filter(|r| r.stage == Stage::InForce && r.found_at > baseline.at);
+    let cut = entry
+        .cut
+        .as_ref()
+        .filter(|cut| cut.stage == Stage::InForce && cut.found_at > baseline.at);
+    match (reversed, cut) {
+        (Some(_), _) => whole,
+        (None, Some(cut)) => seconds_between(cut.ends, end).min(whole),
+        (None, None) => 0,
     }
 }
 
