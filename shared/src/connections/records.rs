@@ -153,8 +153,9 @@ pub struct Reservation {
     pub held_until: Option<Timestamp>,
     /// Ids whose deletion SnapTrade must have accepted before the place is used or freed.
     pub after: Vec<UpstreamId>,
-    /// When SnapTrade last refused for certain to delete one of them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// When SnapTrade last refused for certain to delete one of them. Its name in the table is its own, because a
+    /// reservation stands in one item with its user's record, which has a time of that name, too.
+    #[serde(rename = "owed_refused_at", default, skip_serializing_if = "Option::is_none")]
     pub refused_at: Option<Timestamp>,
 }
 

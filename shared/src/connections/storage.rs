@@ -564,7 +564,7 @@ mod tests {
                 until: Timestamp::UNIX_EPOCH,
                 held_until: Some(at("2026-11-21T10:05:00Z")),
                 after: vec![upstream.clone()],
-                refused_at: None,
+                refused_at: Some(at("2026-11-21T10:01:00Z")),
             }),
             ..active.clone()
         };
