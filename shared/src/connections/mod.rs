@@ -1,6 +1,7 @@
 //! The limit: who may exist at SnapTrade, who gives way, and how nothing is lost meanwhile.
 
 pub mod adoption;
+pub mod backup;
 pub mod clearing;
 pub mod counting;
 pub mod leaving;

@@ -4,6 +4,7 @@
 //! Reads treat expired items as absent, because DynamoDB sweeps them up to days late. Every write is conditional on
 //! what its author read, and its [`Outcome`] tells whether it was made, or what stood in the way.
 
+pub mod json;
 mod keys;
 mod table;
 mod transaction;
@@ -153,6 +154,41 @@ impl Store {
         }
         items.retain(|item| !is_expired(item, now));
         Ok(items)
+    }
+
+    /// Reads a page of the whole table, consistently: the items whose partition key begins with one of `prefixes`, in no
+    /// particular order, but those of one partition together. For commands; no function reads a whole table. One call.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn scan_page(
+        &self,
+        prefixes: &[String],
+        start: Option<Item>,
+        now: Timestamp,
+    ) -> Result<Page, StoreError> {
+        let mut scan = self
+            .client
+            .scan()
+            .table_name(&self.table)
+            .consistent_read(true)
+            .set_exclusive_start_key(start);
+        let mut filter = Vec::with_capacity(prefixes.len());
+        for (number, prefix) in prefixes.iter().enumerate() {
+            let name = format!(":prefix{number}");
+            filter.push(format!("begins_with(pk, {name})"));
+            scan = scan.expression_attribute_values(name, AttributeValue::S(prefix.clone()));
+        }
+        if !filter.is_empty() {
+            scan = scan.filter_expression(filter.join(" OR "));
+        }
+        let answer = scan.send().await.map_err(unavailable)?;
+        let mut items = answer.items.unwrap_or_default();
+        items.retain(|item| !is_expired(item, now));
+        Ok(Page {
+            items,
+            next: answer.last_evaluated_key,
+        })
     }
 
     /// Reads a page of an index partition in the order of its sort keys. The index lags behind the table, so what it
@@ -309,7 +345,8 @@ pub fn from_item<T: DeserializeOwned>(item: &Item) -> Result<T, StoreError> {
 }
 
 /// Whether the item's time to live has passed.
-fn is_expired(item: &Item, now: Timestamp) -> bool {
+#[must_use]
+pub fn is_expired(item: &Item, now: Timestamp) -> bool {
     matches!(item.get("expires_at"), Some(AttributeValue::N(at)) if at.parse::<i64>().is_ok_and(|at| at <= now.as_second()))
 }
 
