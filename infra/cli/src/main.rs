@@ -3,12 +3,17 @@
 //! Each group of commands has a file of its own; this one only says which commands there are and turns their outcome
 //! into an exit code.
 
+mod ask;
 mod connections;
 mod exit;
 mod local;
+mod menu;
+mod progress;
 mod target;
 mod tour;
 mod verify_setup;
+mod whole_file;
+mod words;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -76,6 +81,8 @@ enum Command {
     /// See and manage who is connected, and the limit
     #[command(subcommand)]
     Connections(connections::ConnectionsCommand),
+    /// Choose from the commands on connections; what `berth` alone opens in a terminal
+    Menu,
     /// Check that everything is set up, one line a check, with how to mend what is not
     VerifySetup,
 }
@@ -97,19 +104,20 @@ async fn run(cli: Cli) -> Exit {
         logs::init_text(LogLevel::Debug);
     }
     let Some(command) = cli.command else {
-        return without_command();
+        return without_command(&cli.global).await;
     };
     match command {
         Command::Local(args) => local::run(&cli.global, &args).await,
         Command::Connections(command) => connections::run(&cli.global, &command).await,
+        Command::Menu => menu::run(&cli.global).await,
         Command::VerifySetup => verify_setup::run(&cli.global).await,
     }
 }
 
-/// Shows what there is. A script that forgot the command is told so by the exit code.
-fn without_command() -> Exit {
-    if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
-        println!("There is no interactive menu in this version; these are the commands.\n");
+/// Opens the menu for a person. A script that forgot the command is shown what there is, and told by the exit code.
+async fn without_command(global: &Global) -> Exit {
+    if ask::somebody_there() && std::io::stdout().is_terminal() {
+        return menu::run(global).await;
     }
     match Cli::command().print_help() {
         Ok(()) => Exit::Usage,
@@ -135,6 +143,14 @@ mod tests {
             "berth connections delete-oldest --auto-confirm",
             "berth connections auto-manage --yes",
             "berth connections ensure ada",
+            "berth connections ensure --yes",
+            "berth connections protect ada --json",
+            "berth connections unprotect ada",
+            "berth connections backup tracking.jsonl",
+            "berth connections restore tracking.jsonl --yes",
+            "berth connections import .snaptrade_user_timestamps.json",
+            "berth connections export -",
+            "berth menu",
             "berth connections add-user ada --created-at 1700000000",
             "berth connections sync",
             "berth verify-setup --stack production",
@@ -148,6 +164,9 @@ mod tests {
         for line in [
             "berth connections",
             "berth connections add-user",
+            "berth connections protect",
+            "berth connections backup",
+            "berth connections import",
             "berth local --limit 0",
             "berth local --counts accounts",
             "berth local --port 70000",

@@ -5,12 +5,16 @@ use std::time::Duration;
 
 use berth::snaptrade::{HttpClientError, http_client};
 use berth_local::{Announcement, Data, Options, Settings, Stack, StartError, Urls};
+use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::Value;
 
 use crate::Global;
 
-/// Whom the commands call as. Only the local gateway understands this token.
+/// Whom the commands act as, in the audit trail, too.
+pub(crate) const OPERATOR: &str = "berth-command";
+
+/// What they call with. Only the local gateway understands this token.
 const OPERATOR_TOKEN: &str = "dev:berth-command:operator";
 
 /// How long a stack that has said where it is may take to prove it.
@@ -145,6 +149,25 @@ impl Target {
         })
     }
 
+    /// The time by the target's clock, which can be moved on the local stack.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub(crate) async fn now(&self) -> Result<Timestamp, CallError> {
+        let clock = self.get("/__local/clock").await?;
+        let now = clock.get("now").and_then(Value::as_str);
+        now.and_then(|now| now.parse().ok())
+            .ok_or_else(|| CallError::NoAnswer("it did not tell the time".to_owned()))
+    }
+
+    /// The settings that the target works with, without what is secret.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub(crate) async fn settings(&self) -> Result<Value, CallError> {
+        self.get("/__local/settings").await
+    }
+
     /// Calls `GET` on a route of the API, as an operator.
     ///
     /// # Errors
@@ -212,6 +235,27 @@ fn in_words(status: u16, answer: &Value) -> String {
         Some(said) => format!("{said} ({status}"),
         None => format!("the API answered without a reason ({status}"),
     };
+    // Each fault of the input by where it is, such as `#/query/limit`.
+    let faults = answer.get("errors").and_then(Value::as_array);
+    let faults: Vec<String> = faults
+        .into_iter()
+        .flatten()
+        .filter_map(|fault| {
+            let part = |member: &str| fault.get(member).and_then(Value::as_str);
+            Some(format!(
+                "{} {}",
+                part("pointer")?.trim_start_matches('/'),
+                part("detail")?
+            ))
+        })
+        .collect();
+    if !faults.is_empty() {
+        words = format!(
+            "{}: {} ({status}",
+            said.unwrap_or("the API refused"),
+            faults.join("; ")
+        );
+    }
     if let Some(code) = text("code") {
         words.push_str(&format!(" {code}"));
     }

@@ -7,74 +7,18 @@
     reason = "a test stops where something is not as it should be"
 )]
 
-use std::path::Path;
+mod support;
 
-use berth_local::{Data, Options, Stack};
+use berth_local::Stack;
+use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::process::Command;
 
-/// What a command ended with and said.
-struct Said {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-impl Said {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.out).unwrap_or_else(|_| panic!("no JSON: {} {}", self.out, self.err))
-    }
-}
-
-async fn berth(directory: &Path, line: &str) -> Said {
-    let output = Command::new(env!("CARGO_BIN_EXE_berth"))
-        .args(line.split_whitespace())
-        .current_dir(directory)
-        .env_clear()
-        .stdin(std::process::Stdio::null())
-        .output()
-        .await
-        .unwrap();
-    Said {
-        code: output.status.code().unwrap(),
-        out: String::from_utf8(output.stdout).unwrap(),
-        err: String::from_utf8(output.stderr).unwrap(),
-    }
-}
-
-/// A stack whose data the commands in `directory` find, with room for two users.
-async fn start(directory: &Path) -> Stack {
-    let options = Options {
-        data: Data::Directory(directory.join(".berth")),
-        limit: Some(2),
-        ..Options::default()
-    };
-    Stack::start(options).await.unwrap()
-}
-
-async fn call(stack: &Stack, method: reqwest::Method, path: &str, token: &str) -> Value {
-    let client = berth::snaptrade::http_client().unwrap();
-    let request = client.request(method, format!("{}{path}", stack.urls().api));
-    request
-        .bearer_auth(token)
-        .send()
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap()
-}
-
-async fn register(stack: &Stack, user: &str) {
-    let token = format!("dev:{user}");
-    let answer = call(stack, reqwest::Method::POST, "/api/snaptrade/register", &token).await;
-    assert_eq!(answer["success"], true, "{answer}");
-}
+use support::{OPERATOR, berth, call, register, start, users};
 
 #[tokio::test]
 async fn the_limit_is_told_by_the_exit_code_and_as_the_route_tells_it() {
     let directory = tempfile::tempdir().unwrap();
-    let stack = start(directory.path()).await;
+    let stack = start(directory.path(), 2).await;
     register(&stack, "ada").await;
     let room = berth(directory.path(), "connections check-limit").await;
     assert_eq!(
@@ -88,9 +32,10 @@ async fn the_limit_is_told_by_the_exit_code_and_as_the_route_tells_it() {
     assert_eq!(full.code, 3);
     let status = call(
         &stack,
-        reqwest::Method::GET,
+        Method::GET,
         "/api/snaptrade/status",
-        "dev:ops:operator",
+        OPERATOR,
+        Value::Null,
     )
     .await;
     assert_eq!(full.json()["oldest"], status["oldest"]);
@@ -101,13 +46,14 @@ async fn the_limit_is_told_by_the_exit_code_and_as_the_route_tells_it() {
 #[tokio::test]
 async fn nothing_is_deleted_without_a_yes() {
     let directory = tempfile::tempdir().unwrap();
-    let stack = start(directory.path()).await;
+    let stack = start(directory.path(), 2).await;
     register(&stack, "ada").await;
     register(&stack, "grace").await;
     for line in [
         "connections delete-oldest",
         "connections auto-manage",
         "connections ensure edsger",
+        "connections ensure",
     ] {
         let refused = berth(directory.path(), line).await;
         assert_eq!(refused.code, 2, "{line}");
@@ -142,7 +88,7 @@ async fn nothing_is_deleted_without_a_yes() {
 #[tokio::test]
 async fn without_a_running_stack_the_commands_work_on_its_data() {
     let directory = tempfile::tempdir().unwrap();
-    let stack = start(directory.path()).await;
+    let stack = start(directory.path(), 2).await;
     register(&stack, "ada").await;
     stack.shutdown().await;
     let listed = berth(directory.path(), "connections list").await;
@@ -166,7 +112,7 @@ async fn without_a_running_stack_the_commands_work_on_its_data() {
 #[tokio::test]
 async fn a_user_with_a_place_keeps_it_without_a_question() {
     let directory = tempfile::tempdir().unwrap();
-    let stack = start(directory.path()).await;
+    let stack = start(directory.path(), 2).await;
     register(&stack, "ada").await;
     register(&stack, "grace").await;
     let confirmed = berth(directory.path(), "connections ensure ada").await;
@@ -178,7 +124,7 @@ async fn a_user_with_a_place_keeps_it_without_a_question() {
 #[tokio::test]
 async fn a_refusal_is_one_sentence_and_with_json_also_the_routes_own_answer() {
     let directory = tempfile::tempdir().unwrap();
-    let stack = start(directory.path()).await;
+    let stack = start(directory.path(), 2).await;
     let refused = berth(directory.path(), "connections delete-oldest --yes --json").await;
     assert_eq!(refused.code, 1);
     assert_eq!(refused.json()["code"], "not_found");
@@ -186,5 +132,118 @@ async fn a_refusal_is_one_sentence_and_with_json_also_the_routes_own_answer() {
     assert!(refused.err.contains("404 not_found"), "{}", refused.err);
     let plain = berth(directory.path(), "connections delete-oldest --yes").await;
     assert_eq!((plain.code, plain.out.as_str()), (1, ""));
+    stack.shutdown().await;
+}
+
+/// Protects a user as an operator's page would.
+async fn protect(stack: &Stack, user: &str) {
+    let path = format!("/api/snaptrade/users/{user}");
+    call(stack, Method::PATCH, &path, OPERATOR, json!({"protected": true})).await;
+}
+
+#[tokio::test]
+async fn a_protected_user_never_gives_way_until_the_protection_is_taken_away() {
+    let directory = tempfile::tempdir().unwrap();
+    let stack = start(directory.path(), 2).await;
+    register(&stack, "ada").await;
+    register(&stack, "grace").await;
+    let protected = berth(directory.path(), "connections protect ada --json").await;
+    assert_eq!(
+        (protected.code, &protected.json()["protected"]),
+        (0, &json!(true))
+    );
+    let deleted = berth(directory.path(), "connections delete-oldest --yes --json").await;
+    assert_eq!(deleted.json()["user_id"], "grace", "{}", deleted.err);
+
+    register(&stack, "edsger").await;
+    protect(&stack, "edsger").await;
+    for line in ["connections auto-manage --yes", "connections ensure --yes"] {
+        let stuck = berth(directory.path(), line).await;
+        assert_eq!(stuck.code, 3, "{line}: {}", stuck.err);
+        assert!(stuck.err.contains("unprotect"), "{}", stuck.err);
+    }
+    assert_eq!(users(&stack).await.len(), 2);
+
+    let unprotected = berth(directory.path(), "connections unprotect ada").await;
+    assert_eq!(
+        (unprotected.code, unprotected.out.as_str()),
+        (0, "ada may give way.\n")
+    );
+    let made = berth(directory.path(), "connections ensure --yes --json").await;
+    assert_eq!(
+        (
+            made.code,
+            &made.json()["evicted"]["user_id"],
+            &made.json()["slots"]
+        ),
+        (0, &json!("ada"), &json!({"in_use": 1, "limit": 2})),
+        "{}",
+        made.err
+    );
+    let unknown = berth(directory.path(), "connections protect nobody").await;
+    assert_eq!(unknown.code, 1);
+    assert!(unknown.err.contains("404 not_found"), "{}", unknown.err);
+    stack.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_place_without_a_user_is_only_made_and_kept_for_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let stack = start(directory.path(), 2).await;
+    register(&stack, "ada").await;
+    let room = berth(directory.path(), "connections ensure --json").await;
+    assert_eq!(room.code, 0, "{}", room.err);
+    assert_eq!(
+        room.json(),
+        json!({"success": true, "held_until": null, "evicted": null, "slots": {"in_use": 1, "limit": 2}})
+    );
+    register(&stack, "grace").await;
+    assert_eq!(users(&stack).await.len(), 2);
+    stack.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_user_that_snaptrade_knows_is_added_with_its_age_and_keeps_its_protection() {
+    let directory = tempfile::tempdir().unwrap();
+    let stack = start(directory.path(), 2).await;
+    let legacy = berth::ids::UpstreamId::from_snaptrade("legacy");
+    stack
+        .app("test")
+        .snaptrade()
+        .register_user(&legacy)
+        .await
+        .unwrap();
+    let line = "connections add-user legacy --created-at 1700000000.5 --protected --json";
+    let added = berth(directory.path(), line).await;
+    assert_eq!(added.code, 0, "{}", added.err);
+    assert_eq!(
+        (
+            &added.json()["created_at"],
+            &added.json()["state"],
+            &added.json()["protected"]
+        ),
+        (
+            &json!("2023-11-14T22:13:20.500Z"),
+            &json!("adopted"),
+            &json!(true)
+        )
+    );
+    let again = berth(directory.path(), "connections add-user legacy").await;
+    assert!(
+        again.code == 0
+            && again
+                .out
+                .contains("since 2023-11-14 22:13 UTC (adopted, protected)"),
+        "{} {}",
+        again.out,
+        again.err
+    );
+    let malformed = berth(directory.path(), "connections add-user \u{200b}").await;
+    assert_eq!(malformed.code, 1);
+    assert!(
+        malformed.err.contains("user_id") && malformed.err.contains("printable"),
+        "{}",
+        malformed.err
+    );
     stack.shutdown().await;
 }

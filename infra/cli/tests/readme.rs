@@ -1,6 +1,13 @@
 //! What the README tells people to type, typed as it stands there.
 
-#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that fails may panic"
+)]
+
+mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -106,8 +113,55 @@ async fn the_first_requests_and_the_operators_commands_of_the_readme_work() {
         }
     }
     assert!(
-        requests >= 6 && commands >= 6,
+        requests >= 6 && commands >= 14,
         "{requests} requests and {commands} commands"
+    );
+    stack.shutdown().await;
+}
+
+/// What the README shows of the crate, as it stands there.
+mod shown {
+    include!("support/readme_rust.rs");
+
+    /// Whatever way a user comes, there is a place, and an operator's commands work beside it.
+    pub async fn all_ways(app: &App, users: &[UserId], known_to_snaptrade: &UserId) -> Result<(), Failure> {
+        for user in users {
+            reactive(app, user).await?;
+            proactive(app, user).await?;
+        }
+        operate(app, known_to_snaptrade).await
+    }
+}
+
+#[tokio::test]
+async fn the_readmes_rust_is_what_runs_here_and_keeps_within_the_limit() {
+    let readme = std::fs::read_to_string(checkout().join("README.md")).unwrap();
+    let block = readme
+        .split("```rust\n")
+        .nth(1)
+        .unwrap()
+        .split("```")
+        .next()
+        .unwrap();
+    assert_eq!(block, include_str!("support/readme_rust.rs"));
+
+    let options = Options {
+        limit: Some(2),
+        ..Options::default()
+    };
+    let stack = Stack::start(options).await.unwrap();
+    let app = stack.app("backend");
+    let legacy = berth::ids::UpstreamId::from_snaptrade("legacy");
+    app.snaptrade().register_user(&legacy).await.unwrap();
+    let user = |id: &str| berth::ids::UserId::parse(id).unwrap();
+    let users = ["ada", "grace", "edsger"].map(user);
+    shown::all_ways(&app, &users, &user("legacy")).await.unwrap();
+    let left: Vec<Value> = support::users(&stack).await;
+    assert!(
+        left.iter()
+            .any(|user| user["user_id"] == "legacy" && user["protected"] == true)
+            && left.len() <= 2,
+        "{left:?}"
     );
     stack.shutdown().await;
 }

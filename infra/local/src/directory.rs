@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 /// The file in which a running stack says where it answers.
 const ANNOUNCEMENT: &str = "stack.json";
 
+/// The file with the keys that encrypt what is secret in the table.
+const DATA_KEYS: &str = "data-keys.json";
+
 /// How long a stack on this machine may take to accept a connection.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -104,19 +107,30 @@ impl Directory {
     /// # Errors
     /// When they cannot be read, written or generated.
     pub(crate) fn data_keys(&self) -> io::Result<DataKeys> {
-        let path = self.path.join("data-keys.json");
-        match std::fs::read_to_string(&path) {
-            Ok(text) => DataKeys::parse(&text).map_err(|reason| {
-                let reason = format!("the file data-keys.json is not as it was written: {reason}");
-                io::Error::new(io::ErrorKind::InvalidData, reason)
-            }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let keys = DataKeys::generate(KEY_ID).map_err(io::Error::other)?;
-                write_private(&path, keys.to_json().expose_secret().as_bytes())?;
-                Ok(keys)
-            }
-            Err(error) => Err(error),
+        if let Some(keys) = read_data_keys(&self.path)? {
+            return Ok(keys);
         }
+        let keys = DataKeys::generate(KEY_ID).map_err(io::Error::other)?;
+        write_private(
+            &self.path.join(DATA_KEYS),
+            keys.to_json().expose_secret().as_bytes(),
+        )?;
+        Ok(keys)
+    }
+}
+
+/// The keys in the data directory `directory`; `None` where none were generated yet.
+///
+/// # Errors
+/// When they cannot be read or are not as they were written.
+pub(crate) fn read_data_keys(directory: &Path) -> io::Result<Option<DataKeys>> {
+    match std::fs::read_to_string(directory.join(DATA_KEYS)) {
+        Ok(text) => DataKeys::parse(&text).map(Some).map_err(|reason| {
+            let reason = format!("the file {DATA_KEYS} is not as it was written: {reason}");
+            io::Error::new(io::ErrorKind::InvalidData, reason)
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -24,4 +24,4 @@ pub use directory::{Announcement, Urls};
 pub use dynamodb::{DynamoDb, Fault};
 pub use options::{Data, Options, SnapTrade, StartError};
 pub use settings::Settings;
-pub use stack::{Stack, empty_data};
+pub use stack::{Stack, data_keys, empty_data};

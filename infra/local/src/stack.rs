@@ -86,7 +86,7 @@ impl Stack {
         let access_configuration = access::configuration(&options, &shop, &mail)?;
         let directory = open_directory(&options.data)?;
         let database = open_database(directory.as_ref())?;
-        let data_keys = data_keys(directory.as_ref())?;
+        let data_keys = keys_of(directory.as_ref())?;
 
         let clock = Clock::system();
         clock.set_ahead_ms(i64::try_from(options.clock_ahead.as_millis()).unwrap_or_default());
@@ -259,6 +259,17 @@ pub fn empty_data(directory: &Path) -> Result<(), StartError> {
     })
 }
 
+/// The keys that encrypt what is secret in the data in `directory`; `None` where there are none yet.
+///
+/// # Errors
+/// [`StartError::Store`] when they cannot be read.
+pub fn data_keys(directory: &Path) -> Result<Option<DataKeys>, StartError> {
+    crate::directory::read_data_keys(directory).map_err(|error| StartError::Store {
+        path: directory.to_owned(),
+        reason: error.to_string(),
+    })
+}
+
 /// Tasks that end when this is dropped.
 struct Background(Vec<JoinHandle<()>>);
 
@@ -392,7 +403,7 @@ fn open_database(directory: Option<&Directory>) -> Result<dynoxide::Database, St
     })
 }
 
-fn data_keys(directory: Option<&Directory>) -> Result<DataKeys, StartError> {
+fn keys_of(directory: Option<&Directory>) -> Result<DataKeys, StartError> {
     match directory {
         Some(directory) => directory.data_keys().map_err(|error| StartError::Store {
             path: directory.database(),
