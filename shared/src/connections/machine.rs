@@ -58,6 +58,13 @@ pub enum Effect {
     ReadCandidates(Policy),
     /// Read all holders and ghosts through the index: answers [`Input::Roster`].
     ReadRoster,
+    /// Read the places: answers [`Input::Slots`].
+    ReadSlots,
+    /// Read what decides about several users' records, without what was noted of them: answers [`Input::Entries`].
+    ReadEntries(Vec<Stem>),
+    /// Count those who hold a place, each as it is now: whoever the index nominates, whoever has a reservation, and
+    /// whoever answers for these listed ids. Answers [`Input::Counted`].
+    Count(Vec<UpstreamId>),
     /// Read the sync's record: answers [`Input::SyncRecord`].
     ReadSync,
     /// Make these writes, or none: answers [`Input::Committed`].
@@ -103,6 +110,12 @@ pub enum Input {
     Candidates(Vec<Holder>),
     /// All holders and ghosts.
     Roster(Box<Roster>),
+    /// The places.
+    Slots(Option<Box<Slots>>),
+    /// The records of several users, in the order in which they were asked for.
+    Entries(Vec<Entry>),
+    /// Those who hold a place.
+    Counted(Box<Census>),
     /// The sync's record.
     SyncRecord(Option<SyncRecord>),
     /// How a commit ended.
@@ -206,6 +219,41 @@ pub struct Roster {
     pub holders: Vec<Holder>,
     /// Ids that have to go.
     pub ghosts: Vec<Ghost>,
+}
+
+/// Those who hold a place, each read consistently. The index that nominates them lags behind: whoever it does not show
+/// yet, who has no reservation and whom no list names is missed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Census {
+    /// The places, read before everything else.
+    pub slots: Option<Slots>,
+    /// The reservations.
+    pub reserved: Vec<UserRecord>,
+    /// Others who may give way.
+    pub eligible: u32,
+    /// Others who may not.
+    pub protected: u32,
+}
+
+impl Census {
+    /// All of them.
+    #[must_use]
+    pub fn holders(&self) -> u32 {
+        let reserved = u32::try_from(self.reserved.len()).unwrap_or(u32::MAX);
+        reserved
+            .saturating_add(self.eligible)
+            .saturating_add(self.protected)
+    }
+
+    /// Counts one more.
+    pub fn add(&mut self, holder: Holder) {
+        let eligible = holder.may_give_way();
+        match holder {
+            Holder::User(user) if user.reservation().is_some() => self.reserved.push(user),
+            Holder::User(_) | Holder::Foreign(_) if eligible => self.eligible += 1,
+            Holder::User(_) | Holder::Foreign(_) => self.protected += 1,
+        }
+    }
 }
 
 /// How a commit ended.

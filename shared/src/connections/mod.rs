@@ -11,6 +11,7 @@ pub mod operations;
 pub mod policy;
 pub mod records;
 pub mod registration;
+pub mod restoring;
 pub mod runner;
 pub mod storage;
 pub mod sync;

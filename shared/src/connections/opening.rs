@@ -8,9 +8,10 @@ use jiff::Timestamp;
 use super::adoption::Adoption;
 use super::counting::upkeep::Upkeep;
 use super::machine::{
-    Author, CommitOutcome, Context, Effect, Fault, Input, Machine, Next, Roster, SlotsChange,
+    Author, Census, CommitOutcome, Context, Effect, Fault, Input, Machine, Next, Roster, SlotsChange,
 };
-use super::records::{GhostState, HeldPlace, Holder, Slots};
+use super::records::{GhostState, HeldPlace, Holder, Slots, UserRecord};
+use super::restoring::Restoring;
 use super::timing;
 use crate::config::Counts;
 use crate::ids::{Stem, UpstreamId};
@@ -30,8 +31,7 @@ pub struct Opening {
     listed: Option<Vec<UpstreamId>>,
     lists: u32,
     countings: u32,
-    /// Ids that were adopted; the index may not show them yet.
-    adopted: BTreeSet<UpstreamId>,
+    adopted: u32,
     phase: Phase,
 }
 
@@ -40,6 +40,7 @@ enum Phase {
     Start,
     Founding,
     Creating,
+    Restoring(Box<Restoring>),
     Listing,
     Comparing,
     Adopting(Box<Adoption>),
@@ -54,6 +55,13 @@ enum Phase {
 pub enum Opened {
     /// The places are open.
     Open {
+        /// The author, with its count of decisions.
+        author: Author,
+        /// How many ids were adopted.
+        adopted: u32,
+    },
+    /// There was no time for all of them. What was done stays done, and the next one goes on from there.
+    Unfinished {
         /// The author, with its count of decisions.
         author: Author,
         /// How many ids were adopted.
@@ -76,7 +84,7 @@ impl Opening {
             listed: None,
             lists: 0,
             countings: 0,
-            adopted: BTreeSet::new(),
+            adopted: 0,
             phase: Phase::Start,
         }
     }
@@ -91,6 +99,7 @@ impl Opening {
             given_up: 0,
             held: BTreeMap::new(),
             last_eviction: None,
+            restored: false,
             leaving: 0,
             elsewhere: 0,
             elsewhere_read: 0,
@@ -108,13 +117,16 @@ impl Opening {
         Next::Do(Effect::List)
     }
 
-    fn count(&mut self) -> Next<Opened> {
+    fn count(&mut self, context: &Context<'_>) -> Next<Opened> {
+        if !timing::may_call(Timestamp::MAX, context.deadline, context.now) {
+            return self.unfinished();
+        }
         self.countings += 1;
         if self.countings > MAX_COUNTS {
             return Next::Done(Opened::Busy);
         }
         self.phase = Phase::Counting;
-        Next::Do(Effect::ReadRoster)
+        Next::Do(Effect::Count(self.listed.clone().unwrap_or_default()))
     }
 
     fn compare(&mut self, list: Vec<UpstreamId>, context: &Context<'_>) -> Next<Opened> {
@@ -133,11 +145,32 @@ impl Opening {
         }
     }
 
+    /// Makes records from a backup fit each other, and then goes on as after any other loss.
+    fn restoring(&mut self, restoring: Restoring, next: Next<Author>, context: &Context<'_>) -> Next<Opened> {
+        match next {
+            Next::Do(effect) => {
+                self.phase = Phase::Restoring(Box::new(restoring));
+                Next::Do(effect)
+            }
+            Next::Done(author) => {
+                self.author = author;
+                self.list(context)
+            }
+        }
+    }
+
     fn adopt(&mut self, roster: &Roster, context: &mut Context<'_>) -> Next<Opened> {
         let unknown = unknown_ids(self.listed.as_deref().unwrap_or_default(), roster);
         let mut adoption = Adoption::new(self.author.clone(), unknown);
         let next = adoption.advance(Input::Begin, context);
         self.adopting(adoption, next, context)
+    }
+
+    fn unfinished(&self) -> Next<Opened> {
+        Next::Done(Opened::Unfinished {
+            author: self.author.clone(),
+            adopted: self.adopted,
+        })
     }
 
     fn adopting(
@@ -153,11 +186,12 @@ impl Opening {
             }
             Next::Done(adopted) => {
                 self.author = adopted.author;
-                self.adopted.extend(adopted.ids);
+                let more = u32::try_from(adopted.ids.len()).unwrap_or(u32::MAX);
+                self.adopted = self.adopted.saturating_add(more);
                 if adopted.finished {
                     self.adopted_all(context)
                 } else {
-                    Next::Done(Opened::Busy)
+                    self.unfinished()
                 }
             }
         }
@@ -172,7 +206,6 @@ impl Opening {
         let becomes = Slots {
             counts: self.counts,
             max: self.max,
-            held: reservations(roster),
             ..anew(slots, roster)
         };
         let becomes = match self.counts {
@@ -201,7 +234,7 @@ impl Opening {
     /// get to is left to the next.
     fn adopted_all(&mut self, context: &mut Context<'_>) -> Next<Opened> {
         match self.counts {
-            Counts::Users => self.count(),
+            Counts::Users => self.count(context),
             Counts::Connections => {
                 let upkeep = Upkeep::counting(self.author.clone());
                 self.keeping(upkeep, Input::Begin, context)
@@ -219,26 +252,21 @@ impl Opening {
                 self.author = kept.author;
                 match kept.fault {
                     Some(fault) => Next::Done(Opened::Fault(fault)),
-                    None if kept.finished => self.count(),
-                    None => Next::Done(Opened::Busy),
+                    None if kept.finished => self.count(context),
+                    None => self.unfinished(),
                 }
             }
         }
     }
 
-    fn open(&mut self, roster: &Roster, context: &Context<'_>) -> Next<Opened> {
-        let Some(slots) = &roster.slots else {
+    /// Opens the places on a count. Whoever is on the list or has a reservation was counted even where the index does
+    /// not show them yet.
+    fn open(&mut self, census: &Census, context: &Context<'_>) -> Next<Opened> {
+        let Some(slots) = &census.slots else {
             return Next::Done(Opened::Busy);
         };
-        let shown: BTreeSet<&UpstreamId> = roster.holders.iter().filter_map(Holder::upstream).collect();
-        let ghosts: BTreeSet<&UpstreamId> = roster.ghosts.iter().map(|ghost| &ghost.upstream).collect();
-        let hidden = self
-            .adopted
-            .iter()
-            .filter(|id| !shown.contains(id) && !ghosts.contains(id))
-            .count();
         let in_use = match self.counts {
-            Counts::Users => u32::try_from(roster.holders.len().saturating_add(hidden)).unwrap_or(u32::MAX),
+            Counts::Users => census.holders(),
             Counts::Connections => slots.in_use,
         };
         let becomes = Slots {
@@ -248,7 +276,8 @@ impl Opening {
             rev: slots.rev + 1,
             open: true,
             given_up: slots.given_up,
-            held: reservations(roster),
+            held: reservations(census),
+            restored: false,
             ..slots.clone()
         };
         let slots = SlotsChange::Replace {
@@ -288,14 +317,12 @@ pub fn anew(slots: &Slots, roster: &Roster) -> Slots {
 }
 
 /// The reservations that the records tell of. What the places say of them may have been lost with the places.
-fn reservations(roster: &Roster) -> BTreeMap<Stem, HeldPlace> {
-    let held = |holder: &Holder| match holder {
-        Holder::User(user) => user
-            .reservation()
-            .map(|reservation| (user.stem.clone(), reservation.held_place())),
-        Holder::Foreign(_) => None,
+fn reservations(census: &Census) -> BTreeMap<Stem, HeldPlace> {
+    let held = |user: &UserRecord| {
+        let reservation = user.reservation()?;
+        Some((user.stem.clone(), reservation.held_place()))
     };
-    roster.holders.iter().filter_map(held).collect()
+    census.reserved.iter().filter_map(held).collect()
 }
 
 /// The listed ids that no record and no ghost names, with their places in the list.
@@ -318,9 +345,9 @@ impl Machine for Opening {
         match (std::mem::replace(&mut self.phase, Phase::Start), input) {
             (Phase::Start, _) => {
                 self.phase = Phase::Founding;
-                Next::Do(Effect::ReadRoster)
+                Next::Do(Effect::ReadSlots)
             }
-            (Phase::Founding, Input::Roster(roster)) => match &roster.slots {
+            (Phase::Founding, Input::Slots(slots)) => match slots {
                 // A record there has to be from the start, so that everything that happens meanwhile shows in it.
                 None => {
                     let slots = SlotsChange::Replace {
@@ -344,10 +371,19 @@ impl Machine for Opening {
                     self.phase = Phase::ReadingForSwitch;
                     Next::Do(Effect::ReadRoster)
                 }
+                Some(slots) if slots.restored => {
+                    let mut restoring = Restoring::new(self.author.clone());
+                    let next = restoring.advance(Input::Begin, context);
+                    self.restoring(restoring, next, context)
+                }
                 Some(_) => self.list(context),
             },
             (Phase::ReadingForSwitch, Input::Roster(roster)) => self.switch(&roster, context),
             (Phase::Keeping(upkeep), input) => self.keeping(*upkeep, input, context),
+            (Phase::Restoring(mut restoring), input) => {
+                let next = restoring.advance(input, context);
+                self.restoring(*restoring, next, context)
+            }
             (Phase::Creating, Input::Committed(CommitOutcome::Unknown)) => Next::Done(Opened::Busy),
             (Phase::Creating, Input::Committed(_)) => self.list(context),
             (Phase::Listing, Input::Listed(Ok(list))) => self.compare(list, context),
@@ -357,12 +393,12 @@ impl Machine for Opening {
                 let next = adoption.advance(input, context);
                 self.adopting(*adoption, next, context)
             }
-            (Phase::Counting, Input::Roster(roster)) => match &roster.slots {
+            (Phase::Counting, Input::Counted(census)) => match &census.slots {
                 Some(slots) if slots.open && slots.counts == self.counts => self.opened(),
-                _ => self.open(&roster, context),
+                _ => self.open(&census, context),
             },
             (Phase::Writing, Input::Committed(CommitOutcome::Won)) => self.opened(),
-            (Phase::Writing, Input::Committed(CommitOutcome::Lost(_))) => self.count(),
+            (Phase::Writing, Input::Committed(CommitOutcome::Lost(_))) => self.count(context),
             _ => Next::Done(Opened::Busy),
         }
     }
@@ -370,10 +406,9 @@ impl Machine for Opening {
 
 impl Opening {
     fn opened(&self) -> Next<Opened> {
-        let adopted = u32::try_from(self.adopted.len()).unwrap_or(u32::MAX);
         Next::Done(Opened::Open {
             author: self.author.clone(),
-            adopted,
+            adopted: self.adopted,
         })
     }
 }

@@ -51,6 +51,9 @@ pub struct Slots {
     /// Who gave way last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_eviction: Option<LastEviction>,
+    /// Whether the records come from a backup and were not made to fit each other yet; the places are closed then.
+    #[serde(default)]
+    pub restored: bool,
     /// The places kept for connections that are not made yet, by the partition of their user.
     #[serde(default)]
     pub portals: BTreeMap<Stem, HeldPortal>,
@@ -384,6 +387,15 @@ pub struct SyncRecord {
     pub list_size: u32,
     /// A list that was not believed yet: far shorter than the last.
     pub doubted: Option<DoubtedList>,
+    /// A count of the places that was not believed yet: other than the one that is kept.
+    #[serde(default)]
+    pub doubted_count: Option<DoubtedCount>,
+    /// Users tracked when a sync last came to its end.
+    #[serde(default)]
+    pub tracked: u32,
+    /// Their brokerage connections then.
+    #[serde(default)]
+    pub connections: u32,
     /// When a sync last came to its end.
     pub completed_at: Option<Timestamp>,
 }
@@ -395,6 +407,15 @@ pub struct DoubtedList {
     pub at: Timestamp,
     /// What it said, as a digest of the sorted ids.
     pub digest: String,
+}
+
+/// A count of those who hold a place that differs from the places in use.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct DoubtedCount {
+    /// When they were counted.
+    pub at: Timestamp,
+    /// How many there were more (or fewer) than places in use.
+    pub difference: i64,
 }
 
 impl Reservation {

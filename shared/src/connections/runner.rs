@@ -1,6 +1,6 @@
 //! Does what the machines of this room want done.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -8,11 +8,13 @@ use jiff::Timestamp;
 
 use super::counting::candidates;
 use super::machine::{
-    Books, CommitOutcome, ConnectionHolder, Context, Deletion, Disconnection, Effect, Enrolment, Entry,
-    Fault, Input, ListedConnection, Machine, Next, NotListed, Roster, SecretStanding,
+    Books, Census, CommitOutcome, ConnectionHolder, Context, Deletion, Disconnection, Effect, Enrolment,
+    Entry, Fault, Input, ListedConnection, Machine, Next, NotListed, Roster, SecretStanding,
 };
 use super::policy;
-use super::records::{ConnectionsRecord, FOREIGN_SLOTS, ForeignRecord, Ghost, Holder, UserRecord};
+use super::records::{
+    ConnectionsRecord, FOREIGN_SLOTS, ForeignRecord, Ghost, Holder, SyncRecord, UserRecord,
+};
 use super::storage::{self, Names};
 use super::timing;
 use crate::app::App;
@@ -26,6 +28,9 @@ use crate::user_secrets::{self, SealError};
 
 /// How many of those who come first by a policy are read again before one of them is chosen.
 const NOMINATED: usize = 10;
+
+/// How many items of the index are looked at in one call, where all are: few enough to come well within a call's time.
+const PAGE: i32 = 1_000;
 
 /// How long SnapTrade is given when it wants fewer calls and does not say for how long.
 const DEFAULT_RATE_WAIT: Duration = Duration::from_secs(10);
@@ -115,6 +120,13 @@ impl<'a> Runner<'a> {
             }
             Effect::ReadCandidates(policy) => Input::Candidates(self.candidates(policy).await?),
             Effect::ReadRoster => Input::Roster(Box::new(self.roster().await?)),
+            Effect::ReadSlots => {
+                let item = self.store.get(&self.names.slots(), self.now()).await?;
+                let slots = item.as_ref().map(storage::slots).transpose()?;
+                Input::Slots(slots.map(Box::new))
+            }
+            Effect::ReadEntries(stems) => Input::Entries(self.entries(&stems).await?),
+            Effect::Count(listed) => Input::Counted(Box::new(self.census(&listed).await?)),
             Effect::ReadSync => {
                 let item = self.store.get(&self.names.sync(), self.now()).await?;
                 Input::SyncRecord(item.as_ref().map(storage::sync_record).transpose()?)
@@ -164,11 +176,30 @@ impl<'a> Runner<'a> {
     /// # Errors
     /// [`StoreError`].
     pub async fn entry(&self, stem: &Stem) -> Result<Entry, StoreError> {
+        Ok(self.read_entry(stem, Vec::new()).await?.0)
+    }
+
+    /// The same, and what the sync noted when it last ran.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn standing(&self, stem: &Stem) -> Result<(Entry, Option<SyncRecord>), StoreError> {
+        let (entry, others) = self.read_entry(stem, vec![self.names.sync()]).await?;
+        let sync = others.first().map(storage::sync_record).transpose()?;
+        Ok((entry, sync))
+    }
+
+    async fn read_entry(
+        &self,
+        stem: &Stem,
+        others: Vec<store::Key>,
+    ) -> Result<(Entry, Vec<store::Item>), StoreError> {
         let (user, hold, slots) = (self.names.user(stem), self.names.hold(stem), self.names.slots());
         let connections = self.names.connections(stem);
         let mut keys = vec![user.clone(), hold.clone(), slots.clone(), connections.clone()];
         keys.extend((0..FOREIGN_SLOTS).map(|slot| self.names.foreign(stem, slot)));
-        let mut entry = Entry::default();
+        keys.extend_from_slice(&others);
+        let (mut entry, mut found) = (Entry::default(), Vec::new());
         for item in self.store.get_all(&keys, self.now()).await? {
             let key = store::Key::of(&item);
             if key == user {
@@ -179,6 +210,8 @@ impl<'a> Runner<'a> {
                 entry.slots = Some(storage::slots(&item)?);
             } else if key == connections {
                 entry.connections = Some(store::from_item(&item)?);
+            } else if others.contains(&key) {
+                found.push(item);
             } else {
                 entry.foreign.push(store::from_item(&item)?);
             }
@@ -186,7 +219,7 @@ impl<'a> Runner<'a> {
         entry
             .foreign
             .sort_by_key(|foreign: &ForeignRecord| (foreign.created_at, foreign.order));
-        Ok(entry)
+        Ok((entry, found))
     }
 
     /// A user's own record.
@@ -212,7 +245,10 @@ impl<'a> Runner<'a> {
     }
 
     /// The holders that come first by `policy`, as the index nominates them, each read again as it is now.
-    async fn candidates(&self, policy: Policy) -> Result<Vec<Holder>, StoreError> {
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn candidates(&self, policy: Policy) -> Result<Vec<Holder>, StoreError> {
         let mut eligible: Vec<Holder> = Vec::new();
         let mut start = None;
         loop {
@@ -256,15 +292,37 @@ impl<'a> Runner<'a> {
     }
 
     async fn roster(&self) -> Result<Roster, StoreError> {
-        let now = self.now();
-        let slots = self.store.get(&self.names.slots(), now).await?;
-        let ghosts = self.names.ghosts();
-        let (holders, ghosts) = tokio::try_join!(self.holders(), self.store.index(&ghosts, None, now))?;
+        let slots = self.store.get(&self.names.slots(), self.now()).await?;
+        let (mut holders, mut ghosts) = (Vec::new(), Vec::new());
+        let (holders_index, ghosts_index) = (self.names.holders(), self.names.ghosts());
+        tokio::try_join!(
+            self.each(&holders_index, |item| {
+                holders.push(storage::holder(item)?);
+                Ok(())
+            }),
+            self.each(&ghosts_index, |item| {
+                ghosts.push(store::from_item(item)?);
+                Ok(())
+            }),
+        )?;
         Ok(Roster {
             slots: slots.as_ref().map(storage::slots).transpose()?,
             holders,
-            ghosts: ghosts.iter().map(store::from_item).collect::<Result<_, _>>()?,
+            ghosts,
         })
+    }
+
+    /// The oldest holders, as many as one call to the store gives, and whether these are all.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn first_holders(&self) -> Result<(Vec<Holder>, bool), StoreError> {
+        let page = self
+            .store
+            .index_page(&self.names.holders(), None, None, self.now())
+            .await?;
+        let holders: Result<Vec<Holder>, StoreError> = page.items.iter().map(storage::holder).collect();
+        Ok((holders?, page.next.is_none()))
     }
 
     /// All holders, oldest first, through the index.
@@ -272,8 +330,89 @@ impl<'a> Runner<'a> {
     /// # Errors
     /// [`StoreError`].
     pub async fn holders(&self) -> Result<Vec<Holder>, StoreError> {
-        let items = self.store.index(&self.names.holders(), None, self.now()).await?;
-        items.iter().map(storage::holder).collect()
+        let mut holders = Vec::new();
+        self.each(&self.names.holders(), |item| {
+            holders.push(storage::holder(item)?);
+            Ok(())
+        })
+        .await?;
+        Ok(holders)
+    }
+
+    /// Looks at all items of an index partition, of which no more than a page is kept at a time.
+    async fn each(
+        &self,
+        partition: &str,
+        mut look: impl FnMut(&store::Item) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut start = None;
+        loop {
+            let page = self
+                .store
+                .index_page(partition, Some(PAGE), start, self.now())
+                .await?;
+            page.items.iter().try_for_each(&mut look)?;
+            start = page.next;
+            if start.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The records of several users, in one call for each hundred.
+    async fn entries(&self, stems: &[Stem]) -> Result<Vec<Entry>, StoreError> {
+        let keys: Vec<store::Key> = stems.iter().flat_map(|stem| self.keys_of_holders(stem)).collect();
+        let mut entries: HashMap<String, Entry> = HashMap::new();
+        for item in self.store.get_all(&keys, self.now()).await? {
+            let entry = entries.entry(store::Key::of(&item).pk).or_default();
+            match storage::holder(&item)? {
+                Holder::User(user) => entry.user = Some(user),
+                Holder::Foreign(foreign) => entry.foreign.push(foreign),
+            }
+        }
+        let of = |stem: &Stem| {
+            let entry = entries.remove(&self.names.user_partition(stem));
+            entry.unwrap_or_default()
+        };
+        Ok(stems.iter().map(of).collect())
+    }
+
+    /// The keys under which a user's partition may hold a place.
+    fn keys_of_holders(&self, stem: &Stem) -> impl Iterator<Item = store::Key> + use<> {
+        let foreign: Vec<store::Key> = (0..FOREIGN_SLOTS)
+            .map(|slot| self.names.foreign(stem, slot))
+            .collect();
+        std::iter::once(self.names.user(stem)).chain(foreign)
+    }
+
+    async fn census(&self, listed: &[UpstreamId]) -> Result<Census, StoreError> {
+        let slots = self.store.get(&self.names.slots(), self.now()).await?;
+        let slots = slots.as_ref().map(storage::slots).transpose()?;
+        let (mut keys, mut shown) = (HashSet::new(), HashSet::new());
+        self.each(&self.names.holders(), |item| {
+            keys.insert(store::Key::of(item));
+            if let Some(Ok(upstream)) = item.get("upstream").map(|upstream| upstream.as_s()) {
+                shown.insert(upstream.clone());
+            }
+            Ok(())
+        })
+        .await?;
+        let held = slots.iter().flat_map(|slots| slots.held.keys());
+        keys.extend(held.map(|stem| self.names.user(stem)));
+        let hidden = listed.iter().filter(|id| !shown.contains(id.as_str()));
+        keys.extend(hidden.flat_map(|id| self.keys_of_holders(&id.stem())));
+        drop(shown);
+        let keys: Vec<store::Key> = keys.into_iter().collect();
+        let mut census = Census {
+            slots,
+            ..Census::default()
+        };
+        for hundred in keys.chunks(100) {
+            for item in self.store.get_all(hundred, self.now()).await? {
+                census.add(storage::holder(&item)?);
+            }
+        }
+        Ok(census)
     }
 
     async fn delete(&self, upstream: &UpstreamId) -> Deletion {
@@ -469,7 +608,8 @@ impl<'a> Runner<'a> {
         Some(u32::try_from(all).unwrap_or(u32::MAX))
     }
 
-    async fn probe_user(&self, user: &UserRecord) -> SecretStanding {
+    /// What a user's stored secret is worth to SnapTrade. One call.
+    pub async fn probe_user(&self, user: &UserRecord) -> SecretStanding {
         let Ok(credentials) = self.credentials(user).await else {
             return SecretStanding::Unclear;
         };

@@ -4,11 +4,13 @@
 use proptest::prelude::*;
 
 use super::leaving::{Leaving, Whom};
+use super::records::Holder;
 use super::registration::{Granted, Intent, Refusal, Registration};
 use super::sync::Sync;
 use super::timing;
 use super::world::{Fate, MAX, Process, Running, World, user, wish};
 use crate::config::Counts;
+use crate::ids::UpstreamId;
 
 /// A small generator of chance that a seed repeats exactly.
 #[derive(Clone)]
@@ -376,5 +378,198 @@ fn whoever_snaptrade_does_not_let_go_is_asked_last_for_a_while() {
         };
         assert_eq!(eviction.user_id, victim);
         assert_eq!(world.refusals - refusals, u32::from(name == "joan"));
+    }
+}
+
+/// Runs one sync in which every step takes so long.
+fn slow_sync(world: &mut World, number: u64, step_ms: i64) {
+    let mut process = Process::sync(number);
+    while process.step(world, Fate::Answered) {
+        world.now_ms += step_ms;
+    }
+}
+
+#[test]
+fn a_sync_that_runs_out_of_time_goes_on_where_it_stopped_and_keeps_the_order() {
+    let mut world = World::empty();
+    let ids: Vec<UpstreamId> = (0..150)
+        .map(|number| UpstreamId::from_snaptrade(format!("user-{}", (number * 37) % 150)))
+        .collect();
+    for id in &ids {
+        world.add_stranger(id.as_str());
+    }
+    let (mut runs, mut before) = (0, 0);
+    loop {
+        runs += 1;
+        slow_sync(&mut world, 2_000 + runs, 900);
+        let adopted = world.foreign.len();
+        assert!(adopted > before, "run {runs} did nothing");
+        before = adopted;
+        let done = world.slots.as_ref().is_some_and(|slots| slots.open);
+        assert_eq!(done, adopted == ids.len());
+        if done {
+            break;
+        }
+        world.now_ms += 100_000;
+    }
+    assert!((2..10).contains(&runs), "{runs} runs");
+    assert_eq!(world.fault(), None);
+    let in_order: Vec<UpstreamId> = world
+        .holders()
+        .iter()
+        .filter_map(|holder| holder.upstream().cloned())
+        .collect();
+    assert_eq!(in_order, ids);
+}
+
+#[test]
+fn several_ids_of_one_user_are_adopted_in_the_same_run() {
+    let mut world = World::empty();
+    for id in ["ada~aaaaaaaaaaaa", "ada~bbbbbbbbbbbb", "zoe", "ada~cccccccccccc"] {
+        world.add_stranger(id);
+    }
+    sync(&mut world);
+    assert_eq!(world.foreign.len(), 4);
+}
+
+#[test]
+fn foreign_ids_that_vanish_together_are_removed_by_a_later_run() {
+    let mut world = World::empty();
+    for number in 0..90 {
+        world.add_stranger(&format!("user-{number}"));
+    }
+    sync(&mut world);
+    world.upstream.truncate(50);
+    world.now_ms += 70_000;
+    sync(&mut world);
+    assert_eq!(world.foreign.len(), 90, "one list is not enough");
+    world.now_ms += 70_000;
+    sync(&mut world);
+    assert_eq!(world.foreign.len(), 50);
+}
+
+#[test]
+fn somebody_whom_the_index_does_not_show_yet_is_no_reason_to_refuse() {
+    let mut world = World::empty();
+    for name in ["ada", "grace"] {
+        world.now_ms += 1_000;
+        register(&mut world, name).unwrap();
+    }
+    let (ada, grace) = (user("ada").stem(), user("grace").stem());
+    world.users.get_mut(&ada).unwrap().protected = true;
+    // Grace is seen a moment later, and then she gives way.
+    world.unseen.insert(grace, world.now_ms + 500);
+    let granted = register(&mut world, "joan").unwrap();
+    assert!(
+        matches!(
+            granted,
+            Granted::Registered {
+                eviction: Some(_),
+                ..
+            }
+        ),
+        "{granted:?}"
+    );
+    // As long as somebody is not seen, nobody can say that the limit is reached for good.
+    world.unseen.insert(user("joan").stem(), i64::MAX);
+    let refused = register(&mut world, "mary");
+    assert_eq!(refused, Err(Refusal::Busy));
+    world.unseen.clear();
+    world.users.get_mut(&user("joan").stem()).unwrap().protected = true;
+    let refused = register(&mut world, "mary");
+    assert_eq!(refused, Err(Refusal::LimitReached { retry_after: None }));
+}
+
+#[test]
+fn an_index_that_lags_closes_no_places_and_a_real_difference_does() {
+    let mut world = World::empty();
+    for name in ["ada", "grace"] {
+        world.now_ms += 1_000;
+        register(&mut world, name).unwrap();
+    }
+    // The list names her.
+    world.unseen.insert(user("grace").stem(), i64::MAX);
+    for _ in 0..3 {
+        world.now_ms += 900_000;
+        sync(&mut world);
+        assert!(world.slots.as_ref().unwrap().open);
+        assert!(world.sync.as_ref().unwrap().doubted_count.is_none());
+    }
+    // Something that cannot happen has happened: one run doubts, the next one is sure.
+    world.unseen.clear();
+    world.slots.as_mut().unwrap().in_use = 1;
+    for closes in [false, true] {
+        world.now_ms += 900_000;
+        let mut process = Process::sync(1_000);
+        while process.step(&mut world, Fate::Answered) {}
+        assert_eq!(world.slots.as_ref().unwrap().open, !closes);
+    }
+    world.now_ms += 900_000;
+    sync(&mut world);
+    let slots = world.slots.as_ref().unwrap();
+    assert_eq!((slots.open, slots.in_use), (true, 2));
+}
+
+/// Has a backup put back: the places are closed and say where their records come from.
+fn restored(world: &mut World) {
+    let slots = world.slots.as_mut().unwrap();
+    slots.open = false;
+    slots.restored = true;
+    slots.rev += 1;
+    slots.in_use = 77;
+    world.now_ms += 900_000;
+}
+
+#[test]
+fn after_a_restore_an_eviction_that_stood_half_done_is_undone() {
+    let mut world = world_with_a_place_that_cannot_be_cleared();
+    world.refuses_to_delete.clear();
+    let ada = user("ada").stem();
+    assert!(
+        !world.users.contains_key(&ada),
+        "Ada was to give way when the backup was made"
+    );
+    restored(&mut world);
+    sync(&mut world);
+    assert_eq!(world.fault(), None);
+    assert!(world.users[&ada].active().is_some());
+    assert!(world.users[&user("grace").stem()].active().is_some());
+    let slots = world.slots.as_ref().unwrap();
+    assert!(slots.open && !slots.restored);
+    world.finish_deletions();
+    assert_eq!((world.users.len(), world.upstream.len()), (2, 2));
+    // Had SnapTrade deleted her since, the sync would find that out with her own secret.
+    let id = world.users[&ada].upstream().cloned().unwrap();
+    world.upstream.retain(|incarnation| incarnation.id != id);
+    world.now_ms += 900_000;
+    let mut process = Process::sync(1_000);
+    while process.step(&mut world, Fate::Answered) {}
+    assert!(!world.users.contains_key(&ada));
+}
+
+#[test]
+fn after_a_restore_an_id_that_is_in_use_is_not_deleted_whatever_else_the_backup_says() {
+    for with_ghost in [true, false] {
+        let mut world = world_with_a_place_that_cannot_be_cleared();
+        world.refuses_to_delete.clear();
+        // The backup was read item by item: Ada's record before she gave way, Joan's reservation after it, and the
+        // ghost in between, or it was missed.
+        let (id, mut ghost) = world.ghosts.pop_first().unwrap();
+        let Some(Holder::User(was)) = ghost.was.take().map(|was| *was) else {
+            panic!("nobody gave way");
+        };
+        world.users.insert(was.stem.clone(), was);
+        if with_ghost {
+            world.ghosts.insert(id, ghost);
+        }
+        let joan = &world.users[&user("joan").stem()];
+        assert_eq!(joan.reservation().unwrap().after.len(), 1);
+        restored(&mut world);
+        let mut process = Process::sync(1_000);
+        while process.step(&mut world, Fate::Answered) {}
+        assert_eq!(world.fault(), None);
+        world.finish_deletions();
+        assert!(world.users[&user("ada").stem()].active().is_some());
+        assert_eq!((world.users.len(), world.upstream.len()), (2, 2));
     }
 }

@@ -612,6 +612,7 @@ mod tests {
             given_up: 0,
             held: [(UserId::parse("ada").unwrap().stem(), held.clone())].into(),
             last_eviction: None,
+            restored: false,
         };
         let mut item = to_item(&names().slots(), &places, None, None).unwrap();
         item.insert(

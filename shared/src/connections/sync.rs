@@ -15,13 +15,13 @@ use super::clearing::{Cleared, Clearing, deletion_refused};
 use super::counting::departed::without_its_connections;
 use super::counting::upkeep::Upkeep;
 use super::machine::{
-    AuditEntry, Author, Books, Change, CommitOutcome, Context, Effect, Expect, Fault, Input, Machine, Next,
-    Roster, SlotsChange, Transition, Write,
+    AuditEntry, Author, Books, Census, Change, CommitOutcome, Context, Effect, Expect, Fault, Input, Machine,
+    Next, Roster, SlotsChange, Transition, Write,
 };
 use super::opening::{Opened, Opening, anew, unknown_ids};
 use super::records::{
-    ConnectionsRecord, DoubtedList, ForeignRecord, Ghost, GhostState, HeldPlace, Holder, Slots, SyncRecord,
-    UserRecord, UserState,
+    ConnectionsRecord, DoubtedCount, DoubtedList, ForeignRecord, Ghost, GhostState, HeldPlace, Holder, Slots,
+    SyncRecord, UserRecord, UserState,
 };
 use super::timing::{self, LEASE, LIST_AGE};
 use super::vanishing::{Vanished, Vanishing};
@@ -31,6 +31,13 @@ use crate::ids::UpstreamId;
 
 /// How long SnapTrade may take over a deletion that it accepted before an operator should look.
 const DELETION_ALARM: Duration = Duration::from_secs(3600);
+
+/// How often the places are counted consistently in one run.
+const MAX_RECOUNTS: u32 = 3;
+
+/// Most records that are written together. Each may have a line in the audit trail, and DynamoDB makes at most 100
+/// writes together.
+const MAX_TOGETHER: usize = 40;
 
 /// How long to wait before the places are counted again: the index may lag behind.
 const RECOUNT_PAUSE: Duration = Duration::from_secs(1);
@@ -88,7 +95,11 @@ pub struct Sync {
     kept: bool,
     /// The rows of the count that is under way.
     recounting: Option<Box<Roster>>,
-    counted: Option<(u64, u32)>,
+    seen_count: Option<(u64, i64)>,
+    doubted_count: Option<DoubtedCount>,
+    tracked: u32,
+    added_before: u32,
+    connections: u32,
     ending: Option<NotSynced>,
     phase: Phase,
 }
@@ -102,18 +113,20 @@ enum Work {
     Delete(Box<Ghost>),
     /// A ghost whose deletion was accepted and that is listed still or again: send the deletion once more.
     Resend(Box<Ghost>),
-    /// A ghost that is listed no more.
-    Forget(Box<Ghost>),
+    /// Ghosts that are listed no more.
+    Forget(Vec<Ghost>),
     /// A ghost whose id somebody else uses again.
     Release(Box<Ghost>),
     /// Ids that nobody here knows.
     Adopt(Vec<(u32, UpstreamId)>),
     /// An active user that is not listed.
     Vanished(Box<UserRecord>),
-    /// A foreign one that is not listed.
-    Missing(Box<ForeignRecord>),
-    /// A foreign one that is listed again.
-    Found(Box<ForeignRecord>),
+    /// Foreign ones that are not listed.
+    Missing(Vec<ForeignRecord>),
+    /// Foreign ones that were missing for long enough.
+    Gone(Vec<ForeignRecord>),
+    /// Foreign ones that are listed again.
+    Found(Vec<ForeignRecord>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -135,8 +148,11 @@ enum Phase {
     Vanishing(Box<Vanishing>),
     Writing(Counted),
     Keeping(Box<Upkeep>),
-    Recounting,
     RecountingConnections,
+    /// Several records are being written together; what to do of each where that fails.
+    WritingTogether(Counted, Vec<Work>),
+    Recounting,
+    Counting,
     PausingBeforeRecount,
     Closing,
     Returning,
@@ -146,7 +162,7 @@ enum Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Counted {
     Nothing,
-    Removed,
+    Removed(u32),
     Repaired,
 }
 
@@ -171,7 +187,11 @@ impl Sync {
             recounts: 0,
             kept: false,
             recounting: None,
-            counted: None,
+            seen_count: None,
+            doubted_count: None,
+            tracked: 0,
+            added_before: 0,
+            connections: 0,
             ending: None,
             phase: Phase::Start,
         }
@@ -211,6 +231,9 @@ impl Sync {
             until: timing::after(context.now, LEASE),
             list_size: record.as_ref().map_or(0, |record| record.list_size),
             doubted: record.as_ref().and_then(|record| record.doubted.clone()),
+            doubted_count: record.as_ref().and_then(|record| record.doubted_count.clone()),
+            tracked: record.as_ref().map_or(0, |record| record.tracked),
+            connections: record.as_ref().map_or(0, |record| record.connections),
             completed_at: record.and_then(|record| record.completed_at),
         };
         let writes = vec![Write::Sync {
@@ -236,6 +259,9 @@ impl Sync {
                 lease.list_size
             },
             doubted: self.doubted.clone(),
+            doubted_count: self.doubted_count.clone(),
+            tracked: self.tracked,
+            connections: self.connections,
             completed_at: if self.result.complete {
                 Some(context.now)
             } else {
@@ -270,7 +296,16 @@ impl Sync {
             Next::Done(Opened::Open { author, adopted }) => {
                 self.author = author;
                 self.result.added += adopted;
+                if !self.has_time(context) {
+                    return self.return_lease(context);
+                }
                 self.go(Phase::ReadingRows, Effect::ReadRoster)
+            }
+            Next::Done(Opened::Unfinished { author, adopted }) => {
+                // The places stay closed; the next run goes on with what is left of the list.
+                self.author = author;
+                self.result.added += adopted;
+                self.return_lease(context)
             }
             Next::Done(Opened::Fault(fault)) => self.fail(NotSynced::Snaptrade(fault), context),
             Next::Done(Opened::Busy) => self.fail(NotSynced::Busy, context),
@@ -288,10 +323,14 @@ impl Sync {
             .map(|slots| slots.held.clone())
             .unwrap_or_default();
         self.work = plan(&self.roster, &self.list, &held, self.believed, context.now).into();
+        (self.tracked, self.connections) = tracked(&self.roster);
+        self.added_before = self.result.added;
+        self.roster = Roster::default();
+        self.rotate();
         self.next(context)
     }
 
-    /// A list that is empty or under half of the last is believed when a second one, a while later, says the same.
+    /// A list that is empty, or under half of the last, is believed when a second one, a while later, says the same.
     fn believe(&mut self, now: Timestamp) {
         let Some(lease) = &self.lease else { return };
         let digest = digest(&self.list);
@@ -301,7 +340,8 @@ impl Sync {
             let reserved = matches!(holder, Holder::User(user) if user.reservation().is_some());
             !reserved && holder.upstream().is_some_and(|id| !listed.contains(id))
         });
-        let short = lacks_somebody && u64::from(self.result.upstream_count) * 2 < u64::from(lease.list_size);
+        let far_shorter = u64::from(self.result.upstream_count) * 2 < u64::from(lease.list_size);
+        let short = lacks_somebody && (far_shorter || self.list.is_empty());
         let confirmed = lease
             .doubted
             .as_ref()
@@ -319,12 +359,31 @@ impl Sync {
         }
     }
 
+    /// Users whom the list lacks and whose secrets work are asked for again by every run. Each run begins with another of
+    /// them, so that those behind have their turn, too.
+    fn rotate(&mut self) {
+        let work = self.work.make_contiguous();
+        let first = work.iter().position(|work| matches!(work, Work::Vanished(_)));
+        let Some(vanished) = first.and_then(|first| work.get_mut(first..)) else {
+            return;
+        };
+        let length = vanished
+            .iter()
+            .take_while(|work| matches!(work, Work::Vanished(_)))
+            .count();
+        if let Some(vanished) = vanished.get_mut(..length) {
+            let turn = u64::try_from(length).unwrap_or(1).max(1);
+            let by = self.author.attempt.first_revision() % turn;
+            vanished.rotate_left(usize::try_from(by).unwrap_or(0));
+        }
+    }
+
     // One piece of work after the other.
 
     fn next(&mut self, context: &mut Context<'_>) -> Step {
         if !self.has_time(context) {
             self.stopped |= !self.work.is_empty();
-            return self.recount();
+            return self.recount(context);
         }
         let Some(work) = self.work.pop_front() else {
             return self.keep(context);
@@ -336,7 +395,7 @@ impl Sync {
             }
             Work::Delete(ghost) => self.take_ghost(*ghost, context),
             Work::Resend(ghost) => self.resend(*ghost, context),
-            Work::Forget(ghost) => self.forget(&ghost, context),
+            Work::Forget(ghosts) => self.forget(ghosts, context),
             Work::Release(ghost) => {
                 let writes = vec![Write::Ghost {
                     upstream: ghost.upstream.clone(),
@@ -362,21 +421,9 @@ impl Sync {
                 let next = vanishing.advance(Input::Begin, context);
                 self.vanishing(vanishing, next, context)
             }
-            Work::Missing(foreign) => self.missing(&foreign, context),
-            Work::Found(foreign) => {
-                let found = ForeignRecord {
-                    rev: foreign.rev + 1,
-                    missing_since: None,
-                    ..(*foreign).clone()
-                };
-                self.write_foreign(
-                    &foreign,
-                    Change::Put(Box::new(found)),
-                    0,
-                    Counted::Nothing,
-                    context,
-                )
-            }
+            Work::Missing(foreign) => self.missing(foreign, context),
+            Work::Gone(foreign) => self.gone(foreign, context),
+            Work::Found(foreign) => self.found(foreign, context),
         }
     }
 
@@ -598,25 +645,31 @@ impl Sync {
         }
     }
 
-    fn forget(&mut self, ghost: &Ghost, context: &Context<'_>) -> Step {
-        let gone = Ghost {
-            rev: ghost.rev + 1,
-            state: GhostState::Gone,
-            connections: 0,
-            ..ghost.clone()
+    fn forget(&mut self, ghosts: Vec<Ghost>, context: &Context<'_>) -> Step {
+        let slots = match ghosts.as_slice() {
+            [ghost] if ghost.connections > 0 => without_its_connections(ghost).into(),
+            _ => SlotsChange::None,
         };
-        // Its connections went with it.
-        let slots = match ghost.connections {
-            0 => SlotsChange::None,
-            _ => without_its_connections(ghost).into(),
-        };
-        self.write(
-            "gone",
-            slots,
-            vec![put_ghost(ghost.rev, &gone)],
-            Vec::new(),
-            Counted::Nothing,
-            context.now,
+        let writes = ghosts
+            .iter()
+            .map(|ghost| {
+                let gone = Ghost {
+                    rev: ghost.rev + 1,
+                    state: GhostState::Gone,
+                    connections: 0,
+                    ..ghost.clone()
+                };
+                put_ghost(ghost.rev, &gone)
+            })
+            .collect();
+        let each = ghosts
+            .into_iter()
+            .map(|ghost| Work::Forget(vec![ghost]))
+            .collect();
+        let commit = self.author.commit("gone", context.now, slots, writes, Vec::new());
+        self.go(
+            Phase::WritingTogether(Counted::Nothing, each),
+            Effect::Commit(commit),
         )
     }
 
@@ -643,67 +696,68 @@ impl Sync {
         }
     }
 
-    /// One run notes that a foreign id is missing, a later one removes it; at once where SnapTrade took its deletion.
-    fn missing(&mut self, foreign: &ForeignRecord, context: &mut Context<'_>) -> Step {
-        let mut ghosts = self.roster.ghosts.iter();
-        let deleted =
-            ghosts.any(|ghost| ghost.upstream == foreign.upstream && ghost.state != GhostState::Due);
-        match foreign.missing_since {
-            _ if deleted => self.write_foreign(foreign, Change::Gone, -1, Counted::Removed, context),
-            Some(since) if timing::between(since, context.now) >= LIST_AGE => {
-                self.write_foreign(foreign, Change::Gone, -1, Counted::Removed, context)
-            }
-            Some(_) => self.next(context),
-            None => {
-                let noted = ForeignRecord {
-                    rev: foreign.rev + 1,
-                    missing_since: Some(context.now),
-                    ..foreign.clone()
-                };
-                self.write_foreign(
-                    foreign,
-                    Change::Put(Box::new(noted)),
-                    0,
-                    Counted::Nothing,
-                    context,
-                )
-            }
-        }
+    /// One run notes that foreign ids are missing, a later one removes them.
+    fn missing(&mut self, foreign: Vec<ForeignRecord>, context: &Context<'_>) -> Step {
+        let noted = |record: &ForeignRecord| {
+            Change::Put(Box::new(ForeignRecord {
+                rev: record.rev + 1,
+                missing_since: Some(context.now),
+                ..record.clone()
+            }))
+        };
+        self.write_foreign(foreign, noted, Work::Missing, 0, context)
     }
 
+    fn gone(&mut self, foreign: Vec<ForeignRecord>, context: &Context<'_>) -> Step {
+        self.write_foreign(foreign, |_| Change::Gone, Work::Gone, -1, context)
+    }
+
+    fn found(&mut self, foreign: Vec<ForeignRecord>, context: &Context<'_>) -> Step {
+        let found = |record: &ForeignRecord| {
+            Change::Put(Box::new(ForeignRecord {
+                rev: record.rev + 1,
+                missing_since: None,
+                ..record.clone()
+            }))
+        };
+        self.write_foreign(foreign, found, Work::Found, 0, context)
+    }
+
+    /// Writes records of foreign ids together; one after the other as `again` where somebody was faster with one.
     fn write_foreign(
         &mut self,
-        foreign: &ForeignRecord,
-        becomes: Change<ForeignRecord>,
-        in_use: i32,
-        counted: Counted,
+        foreign: Vec<ForeignRecord>,
+        becomes: impl Fn(&ForeignRecord) -> Change<ForeignRecord>,
+        again: impl Fn(Vec<ForeignRecord>) -> Work,
+        places: i32,
         context: &Context<'_>,
     ) -> Step {
-        let writes = vec![Write::Foreign {
-            stem: foreign.upstream.stem(),
-            slot: foreign.slot,
-            expect: Expect::Revision(foreign.rev),
-            becomes,
-        }];
-        let audit = match in_use {
-            0 => Vec::new(),
-            _ => vec![self.author.audit(&foreign.upstream.stem(), "place.vanished", &[])],
-        };
-        self.write(
-            "foreign",
-            Transition::of(in_use),
-            writes,
-            audit,
-            counted,
-            context.now,
-        )
+        let writes = foreign
+            .iter()
+            .map(|record| Write::Foreign {
+                stem: record.upstream.stem(),
+                slot: record.slot,
+                expect: Expect::Revision(record.rev),
+                becomes: becomes(record),
+            })
+            .collect();
+        let (mut audit, mut counted) = (Vec::new(), Counted::Nothing);
+        if places < 0 {
+            let lines = foreign.iter().map(|record| record.upstream.stem());
+            audit.extend(lines.map(|stem| self.author.audit(&stem, "place.vanished", &[])));
+            counted = Counted::Removed(count(foreign.len()));
+        }
+        let slots = Transition::of(places.saturating_mul(i32::try_from(foreign.len()).unwrap_or(i32::MAX)));
+        let each = foreign.into_iter().map(|record| again(vec![record])).collect();
+        let commit = self.author.commit("foreign", context.now, slots, writes, audit);
+        self.go(Phase::WritingTogether(counted, each), Effect::Commit(commit))
     }
 
     // Connections, where those are counted.
 
     fn keep(&mut self, context: &mut Context<'_>) -> Step {
         if self.counts == Counts::Users || self.kept {
-            return self.recount();
+            return self.recount(context);
         }
         self.kept = true;
         let upkeep = Upkeep::in_turn(self.author.clone());
@@ -717,7 +771,7 @@ impl Sync {
                 self.author = kept.author;
                 self.result.repaired += kept.repaired;
                 self.stopped |= !kept.finished;
-                self.recount()
+                self.recount(context)
             }
         }
     }
@@ -736,62 +790,117 @@ impl Sync {
         let leaving: u32 = counted.map(ConnectionsRecord::leaving).sum::<u32>()
             + going.map(|ghost| ghost.connections).sum::<u32>();
         if (in_use, leaving) == (slots.in_use, slots.leaving) {
+            self.doubted_count = None;
             return self.return_lease(context);
         }
         // Both in one number, to be compared with what the next count says.
-        let held = in_use.saturating_add(leaving.saturating_mul(1_000));
-        self.differs(slots, held, &roster, context)
+        let more = |counted: u32, kept: u32| i64::from(counted) - i64::from(kept);
+        let difference = more(in_use, slots.in_use) + 1_000 * more(leaving, slots.leaving);
+        self.differs(slots, difference, &roster, context)
     }
 
     // Counting again, to be sure.
 
-    fn recount(&mut self) -> Step {
-        self.recounts += 1;
+    fn recount(&mut self, context: &Context<'_>) -> Step {
+        if !self.has_time(context) {
+            // The next run counts again; what this one did is known without.
+            let added = self.result.added.saturating_sub(self.added_before);
+            let tracked = self.tracked.saturating_add(added);
+            self.result.tracked_count = tracked.saturating_sub(self.result.removed);
+            return self.return_lease(context);
+        }
         self.go(Phase::Recounting, Effect::ReadRoster)
+    }
+
+    fn made(&mut self, counted: Counted) {
+        match counted {
+            Counted::Nothing => {}
+            Counted::Removed(users) => self.result.removed += users,
+            Counted::Repaired => self.result.repaired += 1,
+        }
     }
 
     fn recounted(&mut self, roster: &Roster, context: &Context<'_>) -> Step {
         let Some(slots) = &roster.slots else {
             return self.fail(NotSynced::Busy, context);
         };
-        let held = count(roster.holders.len());
-        self.result.tracked_count = count(
-            roster
-                .holders
-                .iter()
-                .filter(|holder| match holder {
-                    Holder::User(user) => user.active().is_some(),
-                    Holder::Foreign(_) => true,
-                })
-                .count(),
-        );
+        (self.tracked, self.connections) = tracked(roster);
+        self.result.tracked_count = self.tracked;
         self.result.complete = !self.stopped && self.believed;
         if self.counts == Counts::Connections {
             self.recounting = Some(Box::new(roster.clone()));
             return self.go(Phase::RecountingConnections, Effect::ReadBooks);
         }
-        if held == slots.in_use {
+        if count(roster.holders.len()) == slots.in_use {
+            self.doubted_count = None;
             return self.return_lease(context);
         }
-        self.differs(slots, held, roster, context)
+        self.count_consistently(context)
     }
 
-    fn differs(&mut self, slots: &Slots, held: u32, roster: &Roster, context: &Context<'_>) -> Step {
-        // Twice the same difference under the same revision is no lag of the index.
-        if self.counted == Some((slots.rev, held)) {
+    /// The index, which lags behind, shows others than there are places in use. Whoever it shows is read again as they
+    /// are now, and whoever it does not show yet is looked for among the reservations and on SnapTrade's list.
+    fn count_consistently(&mut self, context: &Context<'_>) -> Step {
+        if !self.has_time(context) {
+            self.result.complete = false;
+            return self.return_lease(context);
+        }
+        self.go(Phase::Counting, Effect::Count(self.list.clone()))
+    }
+
+    fn counted(&mut self, census: &Census, context: &Context<'_>) -> Step {
+        let Some(slots) = &census.slots else {
+            return self.fail(NotSynced::Busy, context);
+        };
+        let difference = i64::from(census.holders()) - i64::from(slots.in_use);
+        if difference == 0 {
+            self.doubted_count = None;
+            return self.return_lease(context);
+        }
+        self.differs(slots, difference, &Roster::default(), context)
+    }
+
+    /// The places in use are others than those that were counted. Whoever came within the last moments may be missing in
+    /// the count: the index does not show them yet, and the list is older. So a difference is believed when it is the
+    /// same after a pause in which nothing happened to the places, and again in a later run.
+    fn differs(&mut self, slots: &Slots, difference: i64, roster: &Roster, context: &Context<'_>) -> Step {
+        self.result.complete = false;
+        let seen = Some((slots.rev, difference));
+        if self.seen_count != seen {
+            self.seen_count = seen;
+            self.recounts += 1;
+            if self.recounts > MAX_RECOUNTS {
+                // Others change the places all the time, so nothing can be said of them.
+                return self.return_lease(context);
+            }
+            return self.go(Phase::PausingBeforeRecount, Effect::Wait(RECOUNT_PAUSE));
+        }
+        let before = self
+            .doubted_count
+            .take()
+            .filter(|before| before.difference == difference);
+        if before
+            .as_ref()
+            .is_some_and(|before| timing::between(before.at, context.now) >= LIST_AGE)
+        {
             tracing::error!(
                 alarm = "count_differs",
                 in_use = slots.in_use,
-                held,
+                difference,
                 "the places in use are not those that are held; they are closed and counted anew"
             );
             return self.close(slots, roster, context);
         }
-        self.counted = Some((slots.rev, held));
-        if self.recounts > 3 {
-            return self.return_lease(context);
-        }
-        self.go(Phase::PausingBeforeRecount, Effect::Wait(RECOUNT_PAUSE))
+        tracing::warn!(
+            in_use = slots.in_use,
+            difference,
+            "the places in use seem not to be those that are held; a later run looks again"
+        );
+        self.doubted_count = Some(before.unwrap_or(DoubtedCount {
+            at: context.now,
+            difference,
+        }));
+        self.return_lease(context)
     }
 
     fn close(&mut self, slots: &Slots, roster: &Roster, context: &Context<'_>) -> Step {
@@ -844,6 +953,7 @@ fn plan(
             work.push(Work::Retire(Box::new(user.clone())));
         }
     }
+    let mut forgotten = Vec::new();
     for ghost in &roster.ghosts {
         let is_listed = listed.contains(&ghost.upstream);
         let quiet = timing::between(ghost.sent_at, now) >= LIST_AGE;
@@ -861,12 +971,15 @@ fn plan(
             GhostState::Accepted | GhostState::Gone if is_listed && quiet => {
                 work.push(Work::Resend(Box::new(ghost.clone())));
             }
-            GhostState::Accepted if !is_listed && believed => {
-                work.push(Work::Forget(Box::new(ghost.clone())))
+            // Those whose connections are counted take them along, one after the other.
+            GhostState::Accepted if !is_listed && believed && ghost.connections > 0 => {
+                work.push(Work::Forget(vec![ghost.clone()]));
             }
+            GhostState::Accepted if !is_listed && believed => forgotten.push(ghost.clone()),
             GhostState::Accepted | GhostState::Gone => {}
         }
     }
+    work.extend(together(forgotten, Work::Forget));
     if !believed {
         return work;
     }
@@ -874,6 +987,13 @@ fn plan(
     if !unknown.is_empty() {
         work.push(Work::Adopt(unknown));
     }
+    let deleted: BTreeSet<&UpstreamId> = roster
+        .ghosts
+        .iter()
+        .filter(|ghost| ghost.state != GhostState::Due)
+        .map(|ghost| &ghost.upstream)
+        .collect();
+    let (mut found, mut missing, mut gone, mut vanished) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for holder in &roster.holders {
         match holder {
             Holder::User(user) => {
@@ -881,20 +1001,53 @@ fn plan(
                     .active()
                     .is_some_and(|active| !listed.contains(&active.upstream))
                 {
-                    work.push(Work::Vanished(Box::new(user.clone())));
+                    vanished.push(Work::Vanished(Box::new(user.clone())));
                 }
             }
             Holder::Foreign(foreign) => {
                 let is_listed = listed.contains(&foreign.upstream);
-                if !is_listed {
-                    work.push(Work::Missing(Box::new(foreign.clone())));
-                } else if foreign.missing_since.is_some() {
-                    work.push(Work::Found(Box::new(foreign.clone())));
+                match foreign.missing_since {
+                    None if is_listed => {}
+                    Some(_) if is_listed => found.push(foreign.clone()),
+                    // SnapTrade took its deletion, so one list is enough.
+                    _ if deleted.contains(&foreign.upstream) => gone.push(foreign.clone()),
+                    None => missing.push(foreign.clone()),
+                    Some(since) if timing::between(since, now) >= LIST_AGE => gone.push(foreign.clone()),
+                    Some(_) => {}
                 }
             }
         }
     }
+    work.extend(together(found, Work::Found));
+    work.extend(together(missing, Work::Missing));
+    work.extend(together(gone, Work::Gone));
+    work.extend(vanished);
     work
+}
+
+/// Work on so many records at a time as are written together.
+fn together<T: Clone>(records: Vec<T>, work: impl Fn(Vec<T>) -> Work) -> Vec<Work> {
+    records
+        .chunks(MAX_TOGETHER)
+        .map(|records| work(records.to_vec()))
+        .collect()
+}
+
+/// How many users are tracked, and how many brokerage connections they have.
+fn tracked(roster: &Roster) -> (u32, u32) {
+    let (mut users, mut connections) = (0_u32, 0_u32);
+    for holder in &roster.holders {
+        match holder {
+            Holder::Foreign(_) => users += 1,
+            Holder::User(user) => {
+                if let Some(active) = user.active() {
+                    users += 1;
+                    connections = connections.saturating_add(active.connections);
+                }
+            }
+        }
+    }
+    (users, connections)
 }
 
 /// When SnapTrade refused for certain to delete an id, if that is how a clearing ended.
@@ -929,6 +1082,9 @@ impl Machine for Sync {
             (Phase::ReadingLease, Input::SyncRecord(record)) => self.take_lease(record, context),
             (Phase::TakingLease(lease), Input::Committed(CommitOutcome::Won)) => {
                 self.doubted.clone_from(&lease.doubted);
+                self.doubted_count.clone_from(&lease.doubted_count);
+                self.tracked = lease.tracked;
+                self.connections = lease.connections;
                 self.lease = Some(*lease);
                 let mut opening = Opening::new(self.author.clone(), self.max, self.counts);
                 let next = opening.advance(Input::Begin, context);
@@ -992,11 +1148,18 @@ impl Machine for Sync {
             }
             (Phase::Writing(counted), Input::Committed(outcome)) => {
                 if outcome == CommitOutcome::Won {
-                    match counted {
-                        Counted::Nothing => {}
-                        Counted::Removed => self.result.removed += 1,
-                        Counted::Repaired => self.result.repaired += 1,
+                    self.made(counted);
+                }
+                self.next(context)
+            }
+            (Phase::WritingTogether(counted, each), Input::Committed(outcome)) => {
+                match outcome {
+                    CommitOutcome::Won => self.made(counted),
+                    // Somebody was faster with one of them; the others can still be written.
+                    CommitOutcome::Lost(_) if each.len() > 1 => {
+                        each.into_iter().rev().for_each(|work| self.work.push_front(work));
                     }
+                    CommitOutcome::Lost(_) | CommitOutcome::Unknown => {}
                 }
                 self.next(context)
             }
@@ -1005,7 +1168,11 @@ impl Machine for Sync {
             (Phase::RecountingConnections, Input::Books(books)) => {
                 self.recounted_connections(&books, context)
             }
-            (Phase::PausingBeforeRecount, Input::Waited) => self.recount(),
+            (Phase::Counting, Input::Counted(census)) => self.counted(&census, context),
+            (Phase::PausingBeforeRecount, Input::Waited) => match self.counts {
+                Counts::Users => self.count_consistently(context),
+                Counts::Connections => self.recount(context),
+            },
             (Phase::Closing, _) => self.return_lease(context),
             (Phase::Returning, _) => self.finish(),
             // What somebody else changed meanwhile, or what SnapTrade did not confirm, is left to the next run.

@@ -97,6 +97,8 @@ pub(super) struct World {
     pub(super) refuses_to_delete: BTreeSet<UpstreamId>,
     /// How often it refused.
     pub(super) refusals: u32,
+    /// Whom the index does not show before these times.
+    pub(super) unseen: BTreeMap<Stem, i64>,
     pub(super) late: BTreeSet<LateCall>,
     /// How often an id was registered.
     registrations: BTreeMap<UpstreamId, i64>,
@@ -137,6 +139,7 @@ impl World {
             torn: false,
             refuses_to_delete: BTreeSet::new(),
             refusals: 0,
+            unseen: BTreeMap::new(),
             registrations: BTreeMap::new(),
             late: BTreeSet::new(),
             sent: BTreeSet::new(),
@@ -217,15 +220,25 @@ impl World {
                 Input::Reservation(user.map(Box::new), ghosts)
             }
             Effect::ReadCandidates(_) => {
-                let mut holders = self.holders();
+                let mut holders = self.shown();
                 holders.retain(Holder::may_give_way);
                 Input::Candidates(holders)
             }
             Effect::ReadRoster => Input::Roster(Box::new(Roster {
                 slots: self.slots.clone(),
-                holders: self.holders(),
+                holders: self.shown(),
                 ghosts: self.ghosts.values().cloned().collect(),
             })),
+            Effect::ReadSlots => Input::Slots(self.slots.clone().map(Box::new)),
+            Effect::ReadEntries(stems) => {
+                let records = |stem: &Stem| Entry {
+                    user: self.users.get(stem).cloned(),
+                    foreign: self.entry(stem).foreign,
+                    ..Entry::default()
+                };
+                Input::Entries(stems.iter().map(records).collect())
+            }
+            Effect::Count(listed) => Input::Counted(Box::new(self.census(&listed))),
             Effect::ReadSync => Input::SyncRecord(self.sync.clone()),
             Effect::Commit(commit) => Input::Committed(match fate {
                 Fate::LostBefore | Fate::Late => CommitOutcome::Unknown,
@@ -288,6 +301,37 @@ impl World {
             connections: self.connections.get(stem).cloned(),
             slots: self.slots.clone(),
         }
+    }
+
+    /// Those who hold a place, as they can be found: the index does not show everybody.
+    fn census(&self, listed: &[UpstreamId]) -> Census {
+        let shown: BTreeSet<Stem> = self.shown().iter().map(Holder::stem).collect();
+        let mut census = Census {
+            slots: self.slots.clone(),
+            ..Census::default()
+        };
+        for holder in self.holders() {
+            let stem = holder.stem();
+            let listed = listed.iter().any(|id| id.stem() == stem);
+            let held = self
+                .slots
+                .as_ref()
+                .is_some_and(|slots| slots.held.contains_key(&stem));
+            if listed || held || shown.contains(&stem) {
+                census.add(holder);
+            }
+        }
+        census
+    }
+
+    /// The holders that the index shows.
+    fn shown(&self) -> Vec<Holder> {
+        let mut holders = self.holders();
+        holders.retain(|holder| {
+            let hidden = self.unseen.get(&holder.stem());
+            hidden.is_none_or(|until| self.now_ms >= *until)
+        });
+        holders
     }
 
     pub(super) fn holders(&self) -> Vec<Holder> {
@@ -885,7 +929,7 @@ impl Process {
     fn read_on(&mut self, world: &World) -> Option<Box<Roster>> {
         let (part, mut roster) = self.seen.take().unwrap_or_default();
         let half = |second: bool| {
-            let holders = world.holders().into_iter();
+            let holders = world.shown().into_iter();
             holders.filter(move |holder| (holder.stem().as_str() > "h") == second)
         };
         match part {

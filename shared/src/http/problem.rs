@@ -166,7 +166,7 @@ impl Code {
             Self::UserExistsUpstream => {
                 "SnapTrade knows this user id, but its secret is not known here; an operator may recreate the user."
             }
-            Self::SecretInvalid => "The user has to be registered again.",
+            Self::SecretInvalid => "SnapTrade no longer accepts the user's secret; register the user again.",
             Self::ConnectionDisabled => "The user has to reconnect the brokerage.",
             Self::ReconnectRequired => "The user has to reconnect the brokerage.",
             Self::NotSyncedYet => "SnapTrade is still collecting this account's data; try again later.",

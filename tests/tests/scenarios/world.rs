@@ -501,17 +501,27 @@ impl World {
 
     /// Registers a user at SnapTrade past Berth.
     pub async fn register_behind_our_back(&self, upstream_id: &str) {
+        self.register_quietly(upstream_id).await;
+        self.note(format!("SnapTrade registers {upstream_id}"));
+    }
+
+    /// Registers a user at SnapTrade past Berth, as one of very many.
+    pub async fn register_quietly(&self, upstream_id: &str) {
         let app = self.stack().app("scenarios");
         let id = UpstreamId::from_snaptrade(upstream_id);
         app.snaptrade().register_user(&id).await.unwrap();
-        self.note(format!("SnapTrade registers {upstream_id}"));
+    }
+
+    /// Deletes a user at SnapTrade past Berth, as one of very many.
+    pub async fn delete_quietly(&self, upstream_id: &str) {
+        let app = self.stack().app("scenarios");
+        let id = UpstreamId::from_snaptrade(upstream_id);
+        app.snaptrade().delete_user(&id).await.unwrap();
     }
 
     /// Deletes a user at SnapTrade past Berth.
     pub async fn delete_behind_our_back(&self, upstream_id: &str) {
-        let app = self.stack().app("scenarios");
-        let id = UpstreamId::from_snaptrade(upstream_id);
-        app.snaptrade().delete_user(&id).await.unwrap();
+        self.delete_quietly(upstream_id).await;
         self.note(format!("SnapTrade deletes {upstream_id}"));
     }
 

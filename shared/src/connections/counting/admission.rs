@@ -319,7 +319,7 @@ impl Admission {
                 self.look()
             }
             Next::Done(Opened::Fault(fault)) => Self::refuse(Refusal::Snaptrade(fault)),
-            Next::Done(Opened::Busy) => Self::refuse(Refusal::Busy),
+            Next::Done(Opened::Unfinished { .. } | Opened::Busy) => Self::refuse(Refusal::Busy),
         }
     }
 

@@ -11,7 +11,7 @@ pub use standing::{Comparison, Oldest, Status};
 pub use users::{ListPosition, TrackedState, TrackedUser, UserChange, UserPage, tracked};
 
 use super::leaving::{Leaving, NotLeft, UpstreamDeletion, Whom};
-use super::machine::{Author, CommitOutcome, Fault, SlotsChange, Write};
+use super::machine::{Author, CommitOutcome, Fault, SecretStanding, SlotsChange, Write};
 use super::opening::{Opened, Opening};
 use super::policy;
 use super::records::Holder;
@@ -226,8 +226,8 @@ impl<'a> Connections<'a> {
     /// # Errors
     /// [`Failure::Store`].
     pub async fn oldest(&self) -> Result<Option<Holder>, Failure> {
-        let holders = self.runner.holders().await?;
-        Ok(policy::choose(Policy::Oldest, &holders).map(|(holder, _)| holder.clone()))
+        let candidates = self.runner.candidates(Policy::Oldest).await?;
+        Ok(policy::choose(Policy::Oldest, &candidates).map(|(holder, _)| holder.clone()))
     }
 
     /// Deletes the oldest user that is not protected.
@@ -299,7 +299,7 @@ impl<'a> Connections<'a> {
         {
             Opened::Open { .. } => Ok(()),
             Opened::Fault(fault) => Err(Failure::Snaptrade(fault)),
-            Opened::Busy => Err(Refusal::Busy.into()),
+            Opened::Unfinished { .. } | Opened::Busy => Err(Refusal::Busy.into()),
         }
     }
 
@@ -320,7 +320,8 @@ impl<'a> Connections<'a> {
     }
 
     /// Asks SnapTrade with the user's own secret whether the user still exists, and removes it here when not. `true`
-    /// where it was removed.
+    /// where it was removed. A user whom SnapTrade lists and whose secret it refuses got another secret elsewhere: it
+    /// keeps its place, and has to register again.
     ///
     /// # Errors
     /// [`Failure::Store`].
@@ -328,6 +329,17 @@ impl<'a> Connections<'a> {
         let Some(record) = self.runner.user(&user.stem()).await? else {
             return Ok(false);
         };
+        let listed = match (record.active(), self.list_upstream().await) {
+            (Some(active), Ok(list)) => list.contains(&active.upstream),
+            // Without a list the secret alone has to tell.
+            _ => false,
+        };
+        if listed {
+            if self.runner.probe_user(&record).await == SecretStanding::Rejected {
+                self.mark_secret_rejected(&record).await?;
+            }
+            return Ok(false);
+        }
         Ok(self
             .runner
             .run(Vanishing::new(record, self.author()))

@@ -33,7 +33,8 @@ pub struct Status {
     pub counts: Counts,
     /// Users at SnapTrade, as tracked.
     pub users: u32,
-    /// Their brokerage connections, as tracked.
+    /// Their brokerage connections, as tracked; as they were at the last sync where the users are too many for one call
+    /// to the store (over a thousand).
     pub connections: u32,
     /// Whether the caller is registered.
     pub registered: bool,
@@ -82,7 +83,14 @@ impl Connections<'_> {
         let stem = caller.stem();
         let now = self.runner.now();
         // The rows come before the list, so that nobody who registers meanwhile seems unknown.
-        let (entry, holders) = tokio::try_join!(self.runner.entry(&stem), self.runner.holders())?;
+        let ((entry, synced), (first, complete)) =
+            tokio::try_join!(self.runner.standing(&stem), self.runner.first_holders())?;
+        // A comparison is about everybody; for the rest it is enough to know how many there are.
+        let (holders, complete) = if compare && !complete {
+            (self.runner.holders().await?, true)
+        } else {
+            (first, complete)
+        };
         let known: Vec<&Holder> = holders
             .iter()
             .filter(|holder| match holder {
@@ -90,21 +98,32 @@ impl Connections<'_> {
                 Holder::Foreign(_) => true,
             })
             .collect();
-        let users = u32::try_from(known.len()).unwrap_or(u32::MAX);
+        let (users, connections) = if complete {
+            let connections = holders.iter().filter_map(|holder| match holder {
+                Holder::User(user) => user.active().map(|active| active.connections),
+                Holder::Foreign(_) => None,
+            });
+            (u32::try_from(known.len()).unwrap_or(u32::MAX), connections.sum())
+        } else {
+            let tracked = synced.as_ref().map_or(0, |synced| synced.tracked);
+            let users = entry
+                .slots
+                .as_ref()
+                .filter(|slots| slots.open && slots.counts == Counts::Users)
+                .map(|slots| {
+                    let reserved = u32::try_from(slots.held.len()).unwrap_or(u32::MAX);
+                    slots.in_use.saturating_sub(reserved)
+                });
+            let connections = synced.as_ref().map_or(0, |synced| synced.connections);
+            (users.unwrap_or(tracked), connections)
+        };
+        // Where connections are counted, the places say how many there are.
         let counts = self.app.config().counts;
         let counted = entry
             .slots
             .as_ref()
             .filter(|slots| slots.open && slots.counts == counts && counts == Counts::Connections);
-        let connections = counted.map(connections_in).unwrap_or_else(|| {
-            holders
-                .iter()
-                .filter_map(|holder| match holder {
-                    Holder::User(user) => user.active().map(|active| active.connections),
-                    Holder::Foreign(_) => None,
-                })
-                .sum()
-        });
+        let connections = counted.map_or(connections, connections_in);
         let comparison = if compare {
             let last_eviction = entry.slots.as_ref().and_then(|slots| slots.last_eviction.clone());
             Some(self.compare(&holders, &known, last_eviction).await?)

@@ -22,8 +22,8 @@ use self::place::{Place, Taking};
 use super::adoption::{Adopted, Adoption};
 use super::clearing::{Cleared, Clearing, SHORT_WAIT, deletion_refused};
 use super::machine::{
-    Author, Change, Commit, CommitOutcome, Context, Effect, Enrolment, Entry, Expect, Fault, Guard, Input,
-    Machine, Next, Obstacle, Roster, SlotsChange, Transition, Write,
+    Author, Census, Change, Commit, CommitOutcome, Context, Effect, Enrolment, Entry, Expect, Fault, Guard,
+    Input, Machine, Next, Obstacle, Roster, SlotsChange, Transition, Write,
 };
 use super::opening::{Opened, Opening, unknown_ids};
 use super::policy::{self, Reason};
@@ -31,7 +31,7 @@ use super::records::{
     ActiveUser, ConnectionsRecord, ForeignRecord, Ghost, GhostState, HeldPlace, HoldRecord, Holder,
     LastEviction, Reservation, ReservationKind, Slots, UserRecord, UserState,
 };
-use super::timing::{self, HOLD, HOLD_AGAIN, LEASE, SKEW};
+use super::timing::{self, CALL, HOLD, HOLD_AGAIN, LEASE, SKEW};
 use super::writes::{
     Inherited, accept, connections_of, inherit, new_ghost, put_ghost, put_new_ghost, remove, remove_foreign,
     restore, with_its_connections,
@@ -48,6 +48,9 @@ pub const MAX_HELD: usize = 100;
 
 /// How often the whole decision is begun anew when others were faster.
 const MAX_ROUNDS: u32 = 8;
+
+/// How long the index is given to show somebody who holds a place.
+const INDEX_PAUSE: Duration = Duration::from_millis(300);
 
 /// How often a reservation is sent whose outcome the store does not tell.
 const MAX_COMMITS: u32 = 3;
@@ -215,6 +218,7 @@ enum Phase {
     ReadingExpired(Stem),
     Forgetting,
     Nominating,
+    Explaining,
     Clearing(Box<Clearing>),
     Undoing(Fault),
     SettingAside(Fault),
@@ -280,7 +284,8 @@ impl Registration {
                 self.look()
             }
             Next::Done(Opened::Fault(fault)) => Self::refuse(Refusal::Snaptrade(fault)),
-            Next::Done(Opened::Busy) => Self::refuse(Refusal::Busy),
+            // The next caller, or the sync, goes on with it.
+            Next::Done(Opened::Unfinished { .. } | Opened::Busy) => Self::refuse(Refusal::Busy),
         }
     }
 }
@@ -324,6 +329,7 @@ impl Machine for Registration {
             }
             (Phase::ReadingOwn | Phase::ReadingExpired(_), Input::Reservation(..)) => self.look(),
             (Phase::Nominating, Input::Candidates(candidates)) => self.evict(&candidates, context),
+            (Phase::Explaining, Input::Counted(census)) => self.explain(&census, context),
             (Phase::Clearing(mut clearing), input) => {
                 let next = clearing.advance(input, context);
                 self.clearing(*clearing, next, context)

@@ -303,15 +303,11 @@ impl Registration {
                 // Somebody could have given way, had SnapTrade let them go.
                 return Self::refuse(Refusal::Snaptrade(fault.clone()));
             }
-            let soonest = slots
-                .held
-                .values()
-                .map(|held| timing::after(held.until, SKEW))
-                .min();
-            let retry_after = soonest
-                .filter(|_| self.wish.policy != Policy::None)
-                .map(|at| timing::seconds_until(at, context.now));
-            return Self::refuse(Refusal::LimitReached { retry_after });
+            if self.wish.policy == Policy::None {
+                return Self::refuse(Refusal::LimitReached { retry_after: None });
+            }
+            // The index that nominates lags behind, so that it showed nobody proves nothing.
+            return self.go(Phase::Explaining, Effect::Count(Vec::new()));
         };
         let Some(upstream) = victim.upstream().cloned() else {
             return self.look();
@@ -319,6 +315,11 @@ impl Registration {
         if victim.stem() == self.stem {
             // Another request of the same user has got here in between, or its own id was listed; that goes first.
             return self.look();
+        }
+        // Nobody gives way for a newcomer who has no time left to be registered: that takes a deletion and a
+        // registration.
+        if !timing::may_call(Timestamp::MAX, context.deadline, timing::after(context.now, CALL)) {
+            return Self::refuse(Refusal::Busy);
         }
         let ghost = self.ghost(&upstream, Some(victim.clone()), context.now);
         let eviction = Eviction {
@@ -346,6 +347,26 @@ impl Registration {
             ..Taking::new("evict", "place.evicted", place, writes)
         };
         self.reserve(taking, context)
+    }
+
+    /// Refuses for good only if those who hold the places are all known and nobody of them may give way. Where somebody
+    /// is being registered or deleted right now, asking again later helps anyway.
+    pub(super) fn explain(&mut self, census: &Census, context: &Context<'_>) -> Step {
+        let Some(slots) = &census.slots else {
+            return self.look();
+        };
+        let soonest = slots
+            .held
+            .values()
+            .map(|held| timing::after(held.until, SKEW))
+            .min();
+        let retry_after = soonest.map(|at| timing::seconds_until(at, context.now));
+        let all_seen = census.eligible == 0 && census.holders() >= slots.in_use;
+        if retry_after.is_none() && !all_seen {
+            // Somebody could not be seen yet, or could only just be seen.
+            return self.go(Phase::PausingBeforeLooking, Effect::Wait(INDEX_PAUSE));
+        }
+        Self::refuse(Refusal::LimitReached { retry_after })
     }
 
     /// Those who may be asked to give way. Whoever SnapTrade lately refused to delete is asked only where there is
