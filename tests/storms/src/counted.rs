@@ -18,6 +18,9 @@ pub struct Counted {
     pub evicted: BTreeSet<String>,
     /// The most places that were in use at a time.
     pub most_in_use: u64,
+    /// Connections that came without a place of their own: of a user who had a second link before the first connection
+    /// was seen here, which SnapTrade tells of later. They are over the limit until somebody gives way.
+    pub surplus: usize,
     /// What was not right.
     pub faults: Vec<String>,
     slots: Value,
@@ -118,6 +121,11 @@ impl Counted {
                     if !self.evicted.remove(id) {
                         self.fault(format!("{id} was put back and had not given way: {entry}"));
                     }
+                }
+                "connections.counted" => {
+                    let came = entry["detail"]["came"].as_str().unwrap_or_default();
+                    let places = usize::from(entry["detail"]["place"] == "used");
+                    self.surplus += came.split_whitespace().count().saturating_sub(places);
                 }
                 "place.adopted" => self.fault(format!("an id was adopted, so its secret was lost: {entry}")),
                 "user.vanished" => self.fault(format!("a user was dropped who lived at SnapTrade: {entry}")),

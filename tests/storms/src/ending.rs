@@ -44,6 +44,8 @@ pub struct Remains {
     pub evictions: usize,
     /// The most places that were in use at a time.
     pub most_in_use: u64,
+    /// Connections that came without a place of their own.
+    pub surplus: usize,
     /// What does not fit together.
     pub faults: Vec<String>,
 }
@@ -182,6 +184,7 @@ pub async fn inspect_users(
         transitions: history.transitions,
         evictions: history.evicted.len(),
         most_in_use: history.most_in_use,
+        surplus: 0,
         faults: rest.faults,
     })
 }
@@ -257,7 +260,10 @@ pub async fn inspect_connections(
     // Whatever was made and is gone has given way or was deleted by its user, and whatever gave way is gone.
     let mut history = counted::follow(&table.history().await?, limit);
     rest.faults.append(&mut history.faults);
-    rest.faults.extend(links.faults());
+    // Whoever has a link has room, unless somebody else connected twice under one place.
+    if history.surplus == 0 {
+        rest.faults.extend(links.refused());
+    }
     if links.is_certain() {
         let kept: BTreeSet<String> = links
             .kept_by_users()
@@ -275,6 +281,7 @@ pub async fn inspect_connections(
         transitions: history.transitions,
         evictions: history.evicted.len(),
         most_in_use: history.most_in_use,
+        surplus: history.surplus,
         faults: rest.faults,
     })
 }

@@ -23,7 +23,7 @@ pub struct Links {
     deleted: Mutex<BTreeSet<String>>,
     /// How often it is not known what SnapTrade did: it was killed meanwhile.
     uncertain: AtomicU32,
-    faults: Mutex<Vec<String>>,
+    refused: Mutex<Vec<String>>,
 }
 
 impl Links {
@@ -50,9 +50,9 @@ impl Links {
         self.uncertain.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What was not right.
-    pub fn faults(&self) -> Vec<String> {
-        self.faults.lock().unwrap().clone()
+    /// Those who had a link and whom SnapTrade refused for the limit.
+    pub fn refused(&self) -> Vec<String> {
+        self.refused.lock().unwrap().clone()
     }
 
     /// A user visits the portal once: asks for a link and connects a brokerage through it. Answers whether there was a
@@ -75,12 +75,16 @@ impl Links {
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(random.u64(..300))).await;
-        self.connect(site, user, broker, moved).await;
+        // Where time was moved meanwhile, the page has run out.
+        if site.times_moved() == moved {
+            self.connect(site, user, broker).await;
+        }
         Ok(())
     }
 
-    /// Connects a brokerage through a link that was given out when the clock had been moved `moved` times.
-    pub async fn connect(&self, site: &Site, user: &str, broker: &str, moved: u32) {
+    /// Connects a brokerage through a link that was given out a moment ago.
+    pub async fn connect(&self, site: &Site, user: &str, broker: &str) {
+        let moved = site.times_moved();
         let connected = site
             .control(
                 &site.urls().await,
@@ -96,10 +100,10 @@ impl Links {
             }
             // Whoever has a link has a place, as long as the link is good.
             Err(error) if in_time && error.contains("Connection Limit Reached") => {
-                let fault =
+                let refused =
                     format!("{user} had a link, and SnapTrade had no room for the connection: {error}");
-                eprintln!("  FAULT {fault}");
-                self.faults.lock().unwrap().push(fault);
+                eprintln!("  {refused}");
+                self.refused.lock().unwrap().push(refused);
             }
             Err(error) if error.contains("Connection Limit Reached") => {}
             // A stack that was killed took the sandbox along.

@@ -36,6 +36,8 @@ pub struct Report {
     transitions: BTreeMap<String, u64>,
     evictions: usize,
     most_in_use: u64,
+    surplus: usize,
+    refused: usize,
     users: BTreeSet<String>,
     /// What was not right.
     pub faults: Vec<String>,
@@ -147,8 +149,7 @@ impl Storm {
                 if link.is_none_or(|answer| answer.status != 200) {
                     return Err(format!("there was no link for {user}"));
                 }
-                let moved = self.site.times_moved();
-                self.links.connect(&self.site, user, "SANDBOX", moved).await;
+                self.links.connect(&self.site, user, "SANDBOX").await;
                 connections.extend(self.links.of(user));
             }
         }
@@ -193,6 +194,7 @@ impl Storm {
             transitions,
             evictions,
             most_in_use,
+            surplus,
             mut faults,
         } = match arguments.kind {
             Kind::Connections => {
@@ -225,6 +227,8 @@ impl Storm {
             transitions,
             evictions,
             most_in_use,
+            surplus,
+            refused: self.links.refused().len(),
             users,
             faults,
         })
@@ -464,6 +468,13 @@ impl fmt::Display for Report {
             self.users.len(),
             self.syncs
         )?;
+        if self.surplus + self.refused > 0 {
+            writeln!(
+                f,
+                "  {} connections came without a place of their own, and {} times SnapTrade had no room for a link",
+                self.surplus, self.refused
+            )?;
+        }
         if self.faults.is_empty() {
             return write!(f, "nothing is wrong");
         }
