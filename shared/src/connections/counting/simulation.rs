@@ -638,7 +638,8 @@ fn visit(name: &str, wanted: Wanted) -> VisitWish {
 
 /// A machine of any kind, under way.
 enum Running {
-    Admission(Stem, Box<Admission>),
+    /// For a link of this user's, or for a hold, which gives none out.
+    Admission(Option<Stem>, Box<Admission>),
     Registration(Box<Registration>),
     Leaving(Box<Leaving>),
     Sync(Box<Sync>),
@@ -677,9 +678,12 @@ fn start(world: &mut World, chance: &mut Chance) -> Process {
         },
         11 => {
             let hold = Admission::new(visit(name, Wanted::Hold), None, author);
-            Running::Admission(stem, Box::new(hold))
+            Running::Admission(None, Box::new(hold))
         }
-        _ => Running::Admission(stem, Box::new(Admission::new(visit(name, link()), None, author))),
+        _ => Running::Admission(
+            Some(stem),
+            Box::new(Admission::new(visit(name, link()), None, author)),
+        ),
     };
     Process {
         machine,
@@ -722,7 +726,7 @@ impl Process {
 
     /// A link is given out, or refused, after which a place taken for it is given back.
     fn admitted(&mut self, admitted: Option<Admitted>, world: &mut World, chance: &mut Chance) -> bool {
-        let (Running::Admission(stem, _), Some(admitted)) = (&self.machine, admitted) else {
+        let (Running::Admission(Some(stem), _), Some(admitted)) = (&self.machine, admitted) else {
             return false;
         };
         let stem = stem.clone();
@@ -944,7 +948,7 @@ fn a_deletion_that_snaptrade_refuses_is_undone_and_another_asked() {
     let author = world.author();
     let mut process = Process {
         machine: Running::Admission(
-            user("joan").stem(),
+            Some(user("joan").stem()),
             Box::new(Admission::new(visit("joan", link()), None, author)),
         ),
         pending: Input::Begin,
