@@ -11,7 +11,8 @@ use super::records::{
 };
 use super::timing::{self, LEASE, SKEW};
 use super::writes::{
-    accept, connections_of, inherit, new_ghost, put_new_ghost, remove_foreign, with_its_connections,
+    accept, connections_of, inherit, new_ghost, no_connections, put_new_ghost, remove_foreign,
+    with_its_connections,
 };
 use crate::ids::{Stem, UpstreamId, UserId};
 
@@ -163,7 +164,12 @@ impl Leaving {
                     connections: connections_of(self.slots.as_ref(), self.connections.as_ref()),
                     ..new_ghost(&self.author, &active.upstream, &self.stem, None, context.now)
                 };
-                let writes = vec![put_new_ghost(&ghost)];
+                let mut writes = vec![put_new_ghost(&ghost)];
+                writes.extend(no_connections(
+                    &self.author,
+                    &self.stem,
+                    self.connections.as_ref(),
+                ));
                 let record = self.record(vec![active.upstream.clone()], user.rev + 1, user, context);
                 self.reserve(record, Expect::Revision(user.rev), vec![ghost], writes, context)
             }

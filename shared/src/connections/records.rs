@@ -293,6 +293,9 @@ pub struct PortalPlace {
     pub first: Timestamp,
     /// Until when it is kept.
     pub until: Timestamp,
+    /// Whether more than one link was asked for under it: a connection may come of any of them.
+    #[serde(default)]
+    pub shared: bool,
     /// What SnapTrade has to have deleted before a link may be given out.
     pub after: Option<Owed>,
 }

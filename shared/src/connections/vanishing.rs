@@ -8,7 +8,7 @@ use super::machine::{
 };
 use super::records::UserRecord;
 use super::timing;
-use super::writes::with_its_connections;
+use super::writes::{no_connections, with_its_connections};
 use crate::config::Counts;
 
 /// Removes an active user whom SnapTrade no longer lets in. Neither a list nor an event is believed: SnapTrade has to
@@ -64,11 +64,13 @@ impl Vanishing {
             expect: Expect::Revision(self.user.rev),
             becomes: Change::Gone,
         }];
+        let known = entry.and_then(|entry| entry.connections.as_ref());
+        writes.extend(no_connections(&self.author, &stem, known));
         // SnapTrade lets nobody in under this id any more, so its connections are gone with it.
         let slots = with_its_connections(
             Transition::of(-1),
             entry.and_then(|entry| entry.slots.as_ref()),
-            entry.and_then(|entry| entry.connections.as_ref()),
+            known,
             false,
             &mut writes,
         );

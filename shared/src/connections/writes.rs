@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use super::machine::{Author, Change, ConnectionsChange, Expect, Transition, Write};
 use super::records::{ConnectionsRecord, ForeignRecord, Ghost, GhostState, Holder, Reservation, Slots};
+use crate::config::Counts;
 use crate::ids::{Stem, UpstreamId};
 
 /// A ghost of `upstream` that `author` is to delete before the place in partition `waits` is used or freed.
@@ -203,5 +204,16 @@ pub fn with_its_connections(
             -number(record.leaving())
         },
         epoch: Some(record.epoch),
+    })
+}
+
+/// That there is no record of connections, where those are counted and none was read: one that came since would be
+/// left behind by its user.
+#[must_use]
+pub fn no_connections(author: &Author, stem: &Stem, record: Option<&ConnectionsRecord>) -> Option<Write> {
+    (author.counts == Counts::Connections && record.is_none()).then(|| Write::Connections {
+        stem: stem.clone(),
+        expect: Expect::Absent,
+        becomes: Change::Same,
     })
 }

@@ -381,7 +381,15 @@ impl Admission {
     /// Writes down that a link is given out, where no place changes by that.
     fn note(&mut self, record: Option<ConnectionsRecord>, at_once: bool, context: &Context<'_>) -> Step {
         let audit = vec![self.audit_of_wish()];
-        let writes = self.writes_of_wish(context);
+        let mut writes = self.writes_of_wish(context);
+        if let Some(record) = &record {
+            // The place has to be there still.
+            writes.push(Write::Connections {
+                stem: self.stem.clone(),
+                expect: Expect::Revision(record.rev),
+                becomes: Change::Same,
+            });
+        }
         let commit = self
             .author
             .commit("link", context.now, SlotsChange::None, writes, audit);
@@ -446,7 +454,8 @@ impl Admission {
         let until = timing::after(context.now, VISIT)
             .min(timing::after(portal.first, LONGEST_VISIT))
             .max(portal.until);
-        let covered = portal.kind == PortalKind::Visit && timing::after(portal.until, SKEW) >= until;
+        let covered =
+            portal.kind == PortalKind::Visit && portal.shared && timing::after(portal.until, SKEW) >= until;
         if self.wish.wanted == Wanted::Hold {
             return self.placed(old, true, context);
         }
@@ -456,6 +465,8 @@ impl Admission {
         let record = ConnectionsRecord {
             rev: old.rev + 1,
             portal: Some(PortalPlace {
+                // A hold has given out no link yet.
+                shared: portal.kind == PortalKind::Visit,
                 kind: PortalKind::Visit,
                 until,
                 ..portal
@@ -486,9 +497,16 @@ impl Admission {
             if self.wish.wanted == Wanted::Room {
                 return self.granted();
             }
+            let after = Slots {
+                in_use: slots.in_use + 1,
+                ..slots.clone()
+            };
+            let at_once = fits(&after, self.wish.max);
+            // A link that is given out at once needs room beside what is leaving, too.
+            let going = if at_once { slots.leaving } else { 0 };
             let transition = Transition::of(0)
                 .guarded(Guard::RoomBeside {
-                    max: self.wish.max,
+                    max: self.wish.max.saturating_sub(going),
                     elsewhere: slots.elsewhere,
                     leaving: slots.leaving,
                 })
@@ -497,11 +515,6 @@ impl Admission {
                     leaving: 0,
                     epoch: Some(slots.epoch),
                 });
-            let after = Slots {
-                in_use: slots.in_use + 1,
-                ..slots.clone()
-            };
-            let at_once = fits(&after, self.wish.max);
             self.fresh = true;
             let record = self.new_record(slots, None, context);
             return self.write_place(
@@ -543,6 +556,7 @@ impl Admission {
                 kind,
                 first: context.now,
                 until: timing::after(context.now, lasts),
+                shared: false,
                 after,
             }),
             reconciled_at: counted.map_or(context.now, |old| old.reconciled_at),

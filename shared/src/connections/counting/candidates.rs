@@ -225,6 +225,7 @@ mod tests {
             kind: PortalKind::Visit,
             first: at(0),
             until: at(20_000),
+            shared: false,
             after: None,
         };
         rejected.record.portal = Some(portal.clone());

@@ -876,6 +876,19 @@ proptest! {
     }
 }
 
+/// A place was given back under which somebody else had a link; a user left while a place was being taken; a link was
+/// given out at once on a count that was old.
+#[test]
+fn the_storms_that_once_broke_the_limit_of_connections_do_so_no_more() {
+    for seed in [
+        3_897_097_100_932_863_111,
+        10_824_340_905_403_085_810,
+        16_137_732_835_723_497_115,
+    ] {
+        storm(seed, 500);
+    }
+}
+
 /// Two users with one connection each.
 fn full() -> World {
     let mut world = World::new();

@@ -33,8 +33,8 @@ use super::records::{
 };
 use super::timing::{self, CALL, HOLD, HOLD_AGAIN, LEASE, SKEW};
 use super::writes::{
-    Inherited, accept, connections_of, inherit, new_ghost, put_ghost, put_new_ghost, remove, remove_foreign,
-    restore, with_its_connections,
+    Inherited, accept, connections_of, inherit, new_ghost, no_connections, put_ghost, put_new_ghost, remove,
+    remove_foreign, restore, with_its_connections,
 };
 use crate::config::{Counts, Policy};
 use crate::ids::{Stem, UpstreamId, UserId};

@@ -167,7 +167,12 @@ impl Registration {
             connections: connections_of(self.slots.as_ref(), self.connections.as_ref()),
             ..self.ghost(&active.upstream, None, context.now)
         };
-        let writes = vec![put_new_ghost(&ghost)];
+        let mut writes = vec![put_new_ghost(&ghost)];
+        writes.extend(no_connections(
+            &self.author,
+            &self.stem,
+            self.connections.as_ref(),
+        ));
         let mut record = self.reservation(vec![active.upstream.clone()], context);
         record.rev = user.rev + 1;
         record.protected = user.protected;
