@@ -247,3 +247,42 @@ async fn a_user_that_snaptrade_knows_is_added_with_its_age_and_keeps_its_protect
     );
     stack.shutdown().await;
 }
+
+#[tokio::test]
+async fn where_connections_are_counted_one_connection_gives_way_and_its_user_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = berth_local::Options {
+        data: berth_local::Data::Directory(directory.path().join(".berth")),
+        limit: Some(1),
+        counts: Some(berth::config::Counts::Connections),
+        ..berth_local::Options::default()
+    };
+    let stack = Stack::start(options).await.unwrap();
+    register(&stack, "ada").await;
+    let path = "/api/snaptrade/connection-url";
+    call(&stack, Method::POST, path, "dev:ada", json!({})).await;
+    let connect = format!("{}/__sandbox/connect", stack.urls().snaptrade);
+    let connected = support::send(&connect, Method::POST, OPERATOR, Some(json!({"user_id": "ada"}))).await;
+    assert_eq!(connected.0, 200, "{}", connected.1);
+    // The webhook's work is done a moment later.
+    let mut full = berth(directory.path(), "connections check-limit").await;
+    for _ in 0..50 {
+        if full.out.contains("1 of 1 connections") && users(&stack).await[0]["connections"] == 1 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        full = berth(directory.path(), "connections check-limit").await;
+    }
+    assert_eq!(full.code, 3, "{}", full.out);
+    let asked = berth(directory.path(), "connections auto-manage").await;
+    assert_eq!(asked.code, 2, "{}", asked.err);
+    let made = berth(directory.path(), "connections auto-manage --yes").await;
+    assert!(
+        made.code == 0 && made.out.starts_with("The connection ") && made.out.contains(" of ada was deleted"),
+        "{} {}",
+        made.out,
+        made.err
+    );
+    assert_eq!(users(&stack).await.len(), 1);
+    stack.shutdown().await;
+}

@@ -212,3 +212,84 @@ fn the_settings_of_the_example_are_all_known_and_all_right() {
         assert!(asked.borrow().iter().any(|known| known == name), "{name}");
     }
 }
+
+/// A browser's `fetch`, as far as the README's page needs it, over a function that makes the call.
+const FETCH: &str = r#"
+globalThis.fetch = async (url, options) => {
+  const [status, body] = JSON.parse(ask(url, JSON.stringify(options)));
+  const answer = { status, ok: status >= 200 && status < 300, json: async () => JSON.parse(body) };
+  answer.clone = () => answer;
+  return answer;
+};
+const token = "dev:grace";
+"#;
+
+/// Does what `fetch` was asked for, and gives status and body as JSON.
+async fn fetch(base: &str, path: &str, options: &str) -> (u16, String) {
+    let options: Value = serde_json::from_str(options).unwrap();
+    let client = berth::snaptrade::http_client().unwrap();
+    let method = options["method"].as_str().unwrap().parse().unwrap();
+    let mut request = client.request(method, format!("{base}{path}"));
+    for (name, value) in options["headers"].as_object().unwrap() {
+        request = request.header(name, value.as_str().unwrap());
+    }
+    let response = request.send().await.unwrap();
+    (response.status().as_u16(), response.text().await.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_readmes_page_asks_for_room_and_registers_after_a_refusal() {
+    let readme = std::fs::read_to_string(checkout().join("README.md")).unwrap();
+    let block = readme
+        .split("```js\n")
+        .nth(1)
+        .unwrap()
+        .split("```")
+        .next()
+        .unwrap()
+        .to_owned();
+    let stack = Stack::start(Options::default()).await.unwrap();
+    let faults = format!("{}/__sandbox/faults", stack.urls().snaptrade);
+    let refuse = |times: u32| serde_json::json!({"operation": "registerUser", "kind": "limit_reached", "times": times});
+    let set = support::send(&faults, reqwest::Method::POST, "none", Some(refuse(50))).await;
+    assert_eq!(set.0, 200, "{}", set.1);
+
+    let base = stack.urls().api.clone();
+    let page = tokio::task::spawn_blocking(move || {
+        let asked = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+        let seen = std::rc::Rc::clone(&asked);
+        let ask = move |path: String, options: String| {
+            let answer = tokio::runtime::Handle::current().block_on(async {
+                let answer = fetch(&base, &path, &options).await;
+                if answer.0 == 409 {
+                    // SnapTrade has room again by the time that the page comes back.
+                    support::send(&faults, reqwest::Method::POST, "none", Some(refuse(0))).await;
+                }
+                answer
+            });
+            seen.borrow_mut().push((path, answer.0));
+            serde_json::to_string(&answer).unwrap()
+        };
+        let runtime = rquickjs::Runtime::new().unwrap();
+        let context = rquickjs::Context::full(&runtime).unwrap();
+        context.with(|context| {
+            let ask = rquickjs::Function::new(context.clone(), ask).unwrap();
+            context.globals().set("ask", ask).unwrap();
+            context.eval::<(), _>(FETCH).unwrap();
+            let script = format!("(async () => {{ {block} }})()");
+            let page: rquickjs::Promise<'_> = context.eval(script).unwrap();
+            page.finish::<()>().unwrap();
+        });
+        drop(context);
+        drop(runtime);
+        asked.take()
+    });
+    let asked = page.await.unwrap();
+    let expected = [
+        ("/api/snaptrade/register", 409),
+        ("/api/snaptrade/handle-connection-limit", 200),
+        ("/api/snaptrade/register", 201),
+    ];
+    assert_eq!(asked, expected.map(|(path, status)| (path.to_owned(), status)));
+    stack.shutdown().await;
+}

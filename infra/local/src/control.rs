@@ -7,8 +7,12 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use berth::app::App;
 use berth::clock::Clock;
 use berth::config::Config;
+use berth::connections::Connections;
+use berth::http::Problem;
+use berth::ids::TenantId;
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
 use serde::Deserialize;
@@ -30,6 +34,8 @@ pub(crate) struct Control {
     pub(crate) database: dynoxide::Database,
     /// The settings that the functions work with.
     pub(crate) config: Config,
+    /// What commands work with that no route does for them.
+    pub(crate) app: App,
 }
 
 /// The routes.
@@ -40,6 +46,7 @@ pub(crate) fn router(control: Control) -> Router {
         .route("/__local/schedules/{name}", post(fire))
         .route("/__local/calls", get(read_calls))
         .route("/__local/reset", post(reset))
+        .route("/__local/auto-manage", post(auto_manage))
         .route("/__local/settings", get(read_settings))
         .route("/__local/{*rest}", axum::routing::any(unknown))
         .with_state(Arc::new(control))
@@ -53,7 +60,7 @@ fn refused(status: StatusCode, message: impl Into<String>) -> Response {
 async fn unknown() -> Response {
     refused(
         StatusCode::NOT_FOUND,
-        "There are PUT and GET /__local/clock, GET /__local/schedules, POST /__local/schedules/{name}, GET /__local/calls, GET /__local/settings and POST /__local/reset.",
+        "There are PUT and GET /__local/clock, GET /__local/schedules, POST /__local/schedules/{name}, GET /__local/calls, GET /__local/settings, POST /__local/auto-manage and POST /__local/reset.",
     )
 }
 
@@ -129,6 +136,26 @@ async fn reset(State(control): State<Arc<Control>>) -> Response {
         Ok(Ok(deleted)) => Json::<Value>(json!({"deleted": deleted})).into_response(),
         Ok(Err(error)) => refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
         Err(error) => refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
+/// Makes room where there is none, for the operator at this machine: what counts decides whether a user or a connection
+/// gives way.
+async fn auto_manage(State(control): State<Arc<Control>>) -> Response {
+    let limit = Connections::new(
+        &control.app,
+        TenantId::default(),
+        format!("operator:{}", control.app.function()),
+        true,
+    );
+    match limit.auto_manage().await {
+        Ok(made) => Json(made).into_response(),
+        Err(failure) => {
+            let problem = Problem::from(failure);
+            let status = problem.code().status();
+            let body: Value = serde_json::from_str(&problem.body("local")).unwrap_or_default();
+            (status, Json(body)).into_response()
+        }
     }
 }
 

@@ -136,6 +136,7 @@ impl Stack {
             calls: Arc::clone(&calls),
             database: database.clone(),
             config: apps.config().clone(),
+            app: apps.app("berth-command"),
         };
         let router = control::router(control).fallback_service(
             Router::new()

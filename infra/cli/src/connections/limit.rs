@@ -29,37 +29,73 @@ pub(super) async fn auto_manage(global: &Global, target: &Target) -> Result<Exit
         });
         return Ok(Exit::Success);
     }
-    let Some(victim) = who_may_go(target).await? else {
+    let Some(deleted) = make_room(global, target, &before).await? else {
         return Ok(nobody_may_go(global, &before));
     };
-    let deleted = delete(global, target, &victim).await?;
     show(global, &deleted, describe_deletion);
     Ok(Exit::Success)
+}
+
+/// Who gave way, as `handle-connection-limit` tells it.
+fn evicted_by(deleted: &Value, victim: Option<&Value>) -> Value {
+    if deleted.is_null() {
+        return Value::Null;
+    }
+    let mut evicted = json!({
+        "user_id": deleted.get("user_id"), "reason": "oldest",
+        "created_at": victim.and_then(|victim| victim.get("created_at")),
+    });
+    if let (Some(connection), Some(evicted)) = (deleted.get("connection_id"), evicted.as_object_mut()) {
+        evicted.insert("connection_id".to_owned(), connection.clone());
+    }
+    evicted
+}
+
+/// Lets somebody give way, after asking, and tells who did; `None` where nobody may. Where users are counted the oldest
+/// goes; where connections are, one of those does that the policy names.
+async fn make_room(global: &Global, target: &Target, status: &Value) -> Result<Option<Value>, Refusal> {
+    if status.get("counts").and_then(Value::as_str) != Some("connections") {
+        return match who_may_go(target).await? {
+            Some(victim) => Ok(Some(delete(global, target, &victim).await?)),
+            None => Ok(None),
+        };
+    }
+    let policy = policy(target).await.unwrap_or_default();
+    confirm(
+        global,
+        target,
+        &format!("delete the connection that the policy {policy} chooses"),
+    )?;
+    match target.post("/__local/auto-manage", &json!({})).await {
+        // Room may have come without anybody's going, meanwhile.
+        Ok(made) => Ok(made.get("deleted").cloned()),
+        Err(CallError::Answered { answer, .. }) if text(&answer, "code") == "connection_limit_reached" => {
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// `ensure` without a user: there is room for whoever comes first.
 pub(super) async fn ensure(global: &Global, target: &Target) -> Result<Exit, Refusal> {
     let before = status(target).await?;
-    let mut evicted = Value::Null;
+    let (mut evicted, mut gave_way) = (Value::Null, Value::Null);
     if is(&before, "at_limit") {
-        let Some(victim) = who_may_go(target).await? else {
+        let oldest = who_may_go(target).await?;
+        let Some(deleted) = make_room(global, target, &before).await? else {
             return Ok(nobody_may_go(global, &before));
         };
-        delete(global, target, &victim).await?;
-        evicted = json!({"user_id": victim.get("user_id"), "reason": "oldest", "created_at": victim.get("created_at")});
+        evicted = evicted_by(&deleted, oldest.as_ref());
+        gave_way = deleted;
     }
     let after = status(target).await?;
-    // What `handle-connection-limit` answers; without a user there is nobody to keep the place for.
+    // As `handle-connection-limit` answers; without a user there is nobody to keep the place for.
     let ensured = json!({
         "success": true, "held_until": null, "evicted": evicted,
         "slots": {"in_use": after.get("current_count"), "limit": after.get("max_connections")},
     });
-    show(global, &ensured, |ensured| {
-        let made = match ensured.get("evicted").filter(|evicted| !evicted.is_null()) {
-            Some(evicted) => format!("{} was deleted.\n", text(evicted, "user_id")),
-            None => "There is room already.\n".to_owned(),
-        };
-        format!("{made}{}", describe(&after))
+    show(global, &ensured, |_| {
+        format!("{}\n{}", describe_deletion(&gave_way), describe(&after))
     });
     Ok(if is(&after, "at_limit") {
         Exit::AtLimit
@@ -228,13 +264,23 @@ fn describe(status: &Value) -> String {
     lines.join("\n")
 }
 
+/// What was deleted; nothing, where room came by itself.
 fn describe_deletion(deleted: &Value) -> String {
+    if deleted.is_null() {
+        return "There is room already.".to_owned();
+    }
     let upstream = match deleted.get("upstream").and_then(Value::as_str) {
         Some("queued") => "SnapTrade has taken the deletion on",
         Some("unknown_there") => "SnapTrade did not know this user any more",
         _ => "SnapTrade deleted this user, too",
     };
-    format!("{} was deleted; {upstream}.", text(deleted, "user_id"))
+    match deleted.get("connection_id").and_then(Value::as_str) {
+        Some(connection) => format!(
+            "The connection {connection} of {} was deleted; {upstream}.",
+            text(deleted, "user_id")
+        ),
+        None => format!("{} was deleted; {upstream}.", text(deleted, "user_id")),
+    }
 }
 
 #[cfg(test)]
