@@ -174,7 +174,7 @@ fn decisions_read_no_clock_no_environment_and_no_network() {
         "aws_sdk",
         "berth::app",
         "crate::app",
-        "crate::clock",
+        "Clock",
         "crate::secrets",
         "crate::store",
         "getrandom",
