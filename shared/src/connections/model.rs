@@ -14,17 +14,24 @@ use std::sync::{Arc, Mutex};
 
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
+use super::counting::admission::{Admission, VisitWish, Wanted};
+use super::counting::reconciling::{Purpose, Reconciling};
 use super::leaving::{Leaving, Whom};
 use super::machine::Effect;
 use super::records::Holder;
 use super::registration::Intent;
-use super::world::{Fate, Flaw, LateCall, Process, Running, World, user};
+use super::world::{Fate, Flaw, LateCall, MAX, Process, Running, World, user};
+use crate::config::{Counts, Policy};
+use crate::ids::Stem;
 
 /// Most effects of one process (I10).
 const MOST_STEPS: u32 = 150;
 
 /// How far the clock goes at a time: every lease and every hold is over then.
 const LEAP_MS: i64 = 310_000;
+
+/// How far it goes where connections are counted: every visit is over then.
+const VISIT_LEAP_MS: i64 = 4_000_000;
 
 /// What is searched.
 #[derive(Clone)]
@@ -60,6 +67,8 @@ enum Action {
     Crash(usize),
     FinishDeletions,
     Arrive(LateCall),
+    /// A user follows a link to the portal and connects a brokerage.
+    Follow(Stem),
     Leap,
     Close,
 }
@@ -83,23 +92,18 @@ impl Model for Setting {
             if state.mishaps == 0 {
                 continue;
             }
-            let possible = self
-                .fates
-                .iter()
-                .filter(|fate| matters(process.pending(), **fate));
+            let possible = self.fates.iter().filter(|fate| matters(process, **fate));
             actions.extend(possible.map(|fate| Action::Step(number, *fate)));
-            if process.pending().is_some() {
+            if process.steps > 0 {
                 actions.push(Action::Crash(number));
             }
         }
-        if state
-            .world
-            .upstream
-            .iter()
-            .any(|incarnation| incarnation.deleting)
-        {
+        let users = &mut state.world.upstream.iter();
+        let connections = &mut state.world.connected.iter();
+        if users.any(|incarnation| incarnation.deleting) || connections.any(|one| one.deleting) {
             actions.push(Action::FinishDeletions);
         }
+        actions.extend(state.world.invited().cloned().map(Action::Follow));
         actions.extend(state.world.late.iter().cloned().map(Action::Arrive));
         if state.mishaps > 0 {
             actions.push(Action::Leap);
@@ -115,7 +119,7 @@ impl Model for Setting {
             Action::Step(number, fate) => {
                 let process = state.processes.get_mut(number)?;
                 // To begin is nothing that others could see.
-                let begins = process.as_ref()?.pending().is_none();
+                let begins = process.as_ref()?.steps == 0 && process.as_ref()?.pending().is_none();
                 if begins && !process.as_mut()?.step(&mut state.world, Fate::Answered)
                     || !process.as_mut()?.step(&mut state.world, fate)
                 {
@@ -133,8 +137,12 @@ impl Model for Setting {
                 state.world.close();
                 state.mishaps -= 1;
             }
+            Action::Follow(stem) => state.world.follow(&stem),
             Action::Leap => {
-                state.world.now_ms += LEAP_MS;
+                state.world.now_ms += match state.world.counts {
+                    Counts::Users => LEAP_MS,
+                    Counts::Connections => VISIT_LEAP_MS,
+                };
                 state.mishaps -= 1;
                 state.world.outlived |= state.processes.iter().flatten().any(|process| process.steps > 0);
             }
@@ -168,9 +176,9 @@ impl Model for Setting {
     }
 }
 
-/// Whether `fate` makes a difference to `effect`.
-fn matters(effect: Option<&Effect>, fate: Fate) -> bool {
-    match effect {
+/// Whether `fate` makes a difference to what the process wants.
+fn matters(process: &Process, fate: Fate) -> bool {
+    match process.pending() {
         // The store does not make a commit late: it is made or not, and then perhaps asked again.
         Some(Effect::Commit(_)) => matches!(fate, Fate::LostBefore | Fate::LostAfter),
         // Done later covers never.
@@ -180,7 +188,14 @@ fn matters(effect: Option<&Effect>, fate: Fate) -> bool {
             Fate::Refused | Fate::LimitReached | Fate::Taken | Fate::LostAfter | Fate::Late
         ),
         Some(Effect::List) => matches!(fate, Fate::Short | Fate::LostBefore),
-        Some(Effect::ProbeUser(_) | Effect::ProbeCredentials) => fate == Fate::LostBefore,
+        Some(Effect::DeleteConnection(..)) => {
+            matches!(fate, Fate::Refused | Fate::LostBefore | Fate::LostAfter)
+        }
+        Some(Effect::ProbeUser(_) | Effect::ProbeCredentials | Effect::ListConnections(_)) => {
+            fate == Fate::LostBefore
+        }
+        // Whoever asked for a link and did not get it does not follow it.
+        None if process.logs_in() => matches!(fate, Fate::Refused | Fate::LostBefore),
         _ => false,
     }
 }
@@ -321,7 +336,10 @@ fn world_of(names: &[&str]) -> World {
         world.now_ms += 1_000;
         world
             .run(|author| {
-                super::registration::Registration::new(super::world::wish(Intent::Register, name), author)
+                super::registration::Registration::new(
+                    super::world::wish(Intent::Register, name, Counts::Users),
+                    author,
+                )
             })
             .unwrap();
     }
@@ -331,11 +349,15 @@ fn world_of(names: &[&str]) -> World {
 }
 
 fn register(number: u64, name: &str) -> Process {
-    Process::wish(number, Intent::Register, name)
+    Process::wish(number, Intent::Register, name, Counts::Users)
+}
+
+fn sync(number: u64) -> Process {
+    Process::sync(number, Counts::Users)
 }
 
 fn hold(number: u64, name: &str) -> Process {
-    Process::wish(number, Intent::Hold, name)
+    Process::wish(number, Intent::Hold, name, Counts::Users)
 }
 
 fn leave(number: u64, world: &World, name: &str) -> Process {
@@ -364,13 +386,13 @@ fn two_who_come_to_a_full_limit_at_once_and_something_goes_wrong() {
 
 #[test]
 fn one_whose_deletion_takes_long_beside_a_sync_and_something_goes_wrong() {
-    let processes = vec![register(1, "ada"), Process::sync(2)];
+    let processes = vec![register(1, "ada"), sync(2)];
     holds(Setting::new("one and a sync", full(), processes).slow());
 }
 
 #[test]
 fn two_and_a_sync_at_once() {
-    let processes = vec![register(1, "ada"), register(2, "grace"), Process::sync(3)];
+    let processes = vec![register(1, "ada"), register(2, "grace"), sync(3)];
     holds(
         Setting::new("two and a sync", full(), processes)
             .with_mishaps(0)
@@ -406,7 +428,7 @@ fn a_user_who_leaves_while_somebody_comes_and_something_goes_wrong() {
 #[test]
 fn a_user_who_leaves_beside_a_sync_and_something_goes_wrong() {
     let world = full();
-    let processes = vec![leave(1, &world, "mary"), Process::sync(2)];
+    let processes = vec![leave(1, &world, "mary"), sync(2)];
     holds(Setting::new("one leaves and a sync", world, processes).slow());
 }
 
@@ -446,13 +468,13 @@ fn a_snaptrade_whose_own_limit_is_hit_while_it_still_deletes() {
 #[test]
 fn places_that_are_counted_anew_while_others_move() {
     let world = world_of(&["ada", "mary"]);
-    let processes = vec![register(1, "zoe"), Process::sync(2)];
+    let processes = vec![register(1, "zoe"), sync(2)];
     holds(Setting::new("a recount", world, processes).torn().closing());
 }
 
 #[test]
 fn lists_that_lack_somebody() {
-    let processes = vec![Process::sync(1), Process::sync(2)];
+    let processes = vec![sync(1), sync(2)];
     let setting = Setting::new("short lists", full(), processes);
     holds(
         setting
@@ -483,27 +505,27 @@ fn it_is_found_out_to_activate_without_comparing_the_attempt() {
 
 #[test]
 fn it_is_found_out_to_free_an_expired_place_at_once() {
-    let processes = vec![register(1, "ada"), Process::sync(2)];
+    let processes = vec![register(1, "ada"), sync(2)];
     let setting = Setting::new("frees at once", full(), processes);
     breaks(setting, Flaw::FreeExpiredAtOnce);
 }
 
 #[test]
 fn it_is_found_out_to_remove_a_user_on_the_lists_word() {
-    let setting = Setting::new("believes the list", full(), vec![Process::sync(1)]);
+    let setting = Setting::new("believes the list", full(), vec![sync(1)]);
     breaks(setting.with_fates(&[Fate::Short]), Flaw::RemoveOnTheListsWord);
 }
 
 #[test]
 fn it_is_found_out_to_adopt_an_id_that_has_to_go() {
-    let processes = vec![register(1, "ada"), Process::sync(2)];
+    let processes = vec![register(1, "ada"), sync(2)];
     let setting = Setting::new("adopts a ghost", full(), processes).slow();
     breaks(setting, Flaw::AdoptAGhost);
 }
 
 #[test]
 fn it_is_found_out_to_undo_after_the_sync_took_the_ghost() {
-    let processes = vec![register(1, "ada"), Process::sync(2)];
+    let processes = vec![register(1, "ada"), sync(2)];
     let setting = Setting::new("undoes too late", full(), processes).with_mishaps(2);
     breaks(setting, Flaw::UndoAfterSyncTookTheGhost);
 }
@@ -529,7 +551,7 @@ fn it_is_found_out_to_fence_a_count_by_a_revision_that_moves_leave_alone() {
         zoe.step(&mut world, Fate::Answered);
     }
     world.close();
-    let setting = Setting::new("counts loosely", world, vec![zoe, Process::sync(2)]);
+    let setting = Setting::new("counts loosely", world, vec![zoe, sync(2)]);
     breaks(setting.torn(), Flaw::MovesDoNotCount);
 }
 
@@ -556,4 +578,124 @@ fn it_is_found_out_to_use_one_id_for_two_attempts() {
 fn it_is_found_out_to_take_a_strangers_id_for_ones_own() {
     let setting = Setting::new("takes what is a stranger's", full(), vec![register(1, "ada")]);
     breaks(setting.with_fates(&[Fate::Taken]), Flaw::TakenIsOurs);
+}
+
+// Where connections are counted.
+
+fn link(number: u64, name: &str) -> Process {
+    visit(
+        number,
+        name,
+        Wanted::Link {
+            reconnect: None,
+            detail: Vec::new(),
+        },
+    )
+}
+
+fn visit(number: u64, name: &str, wanted: Wanted) -> Process {
+    let user = user(name);
+    Process::new(number, |author| {
+        let linked = matches!(wanted, Wanted::Link { .. }).then(|| user.stem());
+        let wish = VisitWish {
+            user,
+            wanted,
+            max: MAX,
+            policy: Policy::Oldest,
+        };
+        let author = author.counting(Counts::Connections);
+        Running::Admission(linked, Box::new(Admission::new(wish, None, author)))
+    })
+}
+
+fn reconcile(number: u64, name: &str) -> Process {
+    let stem = user(name).stem();
+    Process::new(number, |author| {
+        let author = author.counting(Counts::Connections);
+        Running::Reconciling(Box::new(Reconciling::new(stem, Purpose::Look, author)))
+    })
+}
+
+fn connection_sync(number: u64) -> Process {
+    Process::sync(number, Counts::Connections)
+}
+
+/// Runs a process to its end, undisturbed.
+fn finish(mut process: Process, world: &mut World) {
+    while process.step(world, Fate::Answered) {
+        assert_eq!(world.fault(), None);
+    }
+}
+
+/// Ada, Grace and Joan are registered, and as many of them as named have a connection.
+fn connected(names: &[&str]) -> World {
+    let mut world = World::counting_connections();
+    world.slow = false;
+    for (number, name) in (100..).zip(["ada", "grace", "joan"]) {
+        finish(
+            Process::wish(number, Intent::Register, name, Counts::Connections),
+            &mut world,
+        );
+    }
+    for (number, name) in (200..).step_by(2).zip(names) {
+        world.now_ms += 1_000;
+        finish(link(number, name), &mut world);
+        world.follow(&user(name).stem());
+        finish(reconcile(number + 1, name), &mut world);
+    }
+    world.now_ms += 1_000;
+    world
+}
+
+#[test]
+fn two_visits_for_the_last_place() {
+    let processes = vec![link(1, "grace"), link(2, "joan")];
+    holds(Setting::new("two visits for one place", connected(&["ada"]), processes).with_mishaps(0));
+}
+
+#[test]
+fn a_visit_and_its_webhook_and_something_goes_wrong() {
+    let processes = vec![link(1, "joan"), reconcile(2, "joan")];
+    holds(Setting::new(
+        "a visit and its webhook",
+        connected(&["ada"]),
+        processes,
+    ));
+}
+
+#[test]
+fn a_connection_that_gives_way_slowly_and_something_goes_wrong() {
+    let setting = Setting::new(
+        "a connection gives way",
+        connected(&["ada", "grace"]),
+        vec![link(1, "joan")],
+    );
+    holds(setting.slow());
+}
+
+#[test]
+fn a_visit_at_the_limit_beside_a_sync() {
+    let processes = vec![link(1, "joan"), connection_sync(2)];
+    holds(Setting::new("a visit and a sync", connected(&["ada", "grace"]), processes).with_mishaps(0));
+}
+
+#[test]
+fn a_hold_beside_a_visit_for_the_last_place() {
+    let processes = vec![visit(1, "grace", Wanted::Hold), link(2, "grace"), link(3, "joan")];
+    holds(Setting::new("a hold and two visits", connected(&["ada"]), processes).with_mishaps(0));
+}
+
+#[test]
+fn a_user_who_leaves_with_a_connection_while_another_visits() {
+    let world = connected(&["ada", "grace"]);
+    let record = world.users[&user("ada").stem()].clone();
+    let leaving = Process::new(1, |author| {
+        let whom = Whom::Holder(Box::new(Holder::User(record)));
+        Running::Leaving(Box::new(Leaving::new(whom, author.counting(Counts::Connections))))
+    });
+    holds(Setting::new(
+        "one leaves and one visits",
+        world,
+        vec![leaving, link(2, "joan")],
+    ));
 }

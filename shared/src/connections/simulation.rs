@@ -54,10 +54,10 @@ fn start(number: u64, world: &World, chance: &mut Chance) -> Process {
                 Running::Leaving(Box::new(Leaving::new(whom, author)))
             })
         }
-        1 | 2 => Process::sync(number),
-        3 => Process::wish(number, Intent::Hold, name),
-        4 => Process::wish(number, Intent::Recreate, name),
-        _ => Process::wish(number, Intent::Register, name),
+        1 | 2 => Process::sync(number, Counts::Users),
+        3 => Process::wish(number, Intent::Hold, name, Counts::Users),
+        4 => Process::wish(number, Intent::Recreate, name, Counts::Users),
+        _ => Process::wish(number, Intent::Register, name, Counts::Users),
     }
 }
 
@@ -135,7 +135,7 @@ fn storm(seed: u64, steps: u32) {
 
 /// Fulfils a wish alone and undisturbed.
 fn fulfil(world: &mut World, intent: Intent, name: &str) -> Result<Granted, Refusal> {
-    world.run(|author| Registration::new(wish(intent, name), author))
+    world.run(|author| Registration::new(wish(intent, name, Counts::Users), author))
 }
 
 fn register(world: &mut World, name: &str) -> Result<Granted, Refusal> {
@@ -237,7 +237,7 @@ fn a_hold_whose_holder_died_while_making_room_is_used_all_the_same() {
         world.now_ms += 1_000;
         register(&mut world, name).unwrap();
     }
-    let mut process = Process::wish(1_000, Intent::Hold, "joan");
+    let mut process = Process::wish(1_000, Intent::Hold, "joan", Counts::Users);
     while !world.users.contains_key(&user("joan").stem()) {
         assert!(process.step(&mut world, Fate::Answered));
     }
@@ -276,7 +276,7 @@ fn an_eviction_that_snaptrade_refuses_is_undone() {
         world.now_ms += 1_000;
         register(&mut world, name).unwrap();
     }
-    let mut process = Process::wish(1_000, Intent::Register, "joan");
+    let mut process = Process::wish(1_000, Intent::Register, "joan", Counts::Users);
     let mut refused = 0;
     while {
         let deleting = world.users.contains_key(&user("joan").stem());
@@ -303,7 +303,7 @@ fn world_with_a_place_that_cannot_be_cleared() -> World {
         register(&mut world, name).unwrap();
     }
     let ada = world.users[&user("ada").stem()].upstream().cloned().unwrap();
-    let mut process = Process::wish(1_000, Intent::Register, "joan");
+    let mut process = Process::wish(1_000, Intent::Register, "joan", Counts::Users);
     while !world.ghosts.contains_key(&ada) {
         assert!(process.step(&mut world, Fate::Answered));
     }
@@ -383,7 +383,7 @@ fn whoever_snaptrade_does_not_let_go_is_asked_last_for_a_while() {
 
 /// Runs one sync in which every step takes so long.
 fn slow_sync(world: &mut World, number: u64, step_ms: i64) {
-    let mut process = Process::sync(number);
+    let mut process = Process::sync(number, Counts::Users);
     while process.step(world, Fate::Answered) {
         world.now_ms += step_ms;
     }
@@ -500,7 +500,7 @@ fn an_index_that_lags_closes_no_places_and_a_real_difference_does() {
     world.slots.as_mut().unwrap().in_use = 1;
     for closes in [false, true] {
         world.now_ms += 900_000;
-        let mut process = Process::sync(1_000);
+        let mut process = Process::sync(1_000, Counts::Users);
         while process.step(&mut world, Fate::Answered) {}
         assert_eq!(world.slots.as_ref().unwrap().open, !closes);
     }
@@ -542,7 +542,7 @@ fn after_a_restore_an_eviction_that_stood_half_done_is_undone() {
     let id = world.users[&ada].upstream().cloned().unwrap();
     world.upstream.retain(|incarnation| incarnation.id != id);
     world.now_ms += 900_000;
-    let mut process = Process::sync(1_000);
+    let mut process = Process::sync(1_000, Counts::Users);
     while process.step(&mut world, Fate::Answered) {}
     assert!(!world.users.contains_key(&ada));
 }
@@ -565,7 +565,7 @@ fn after_a_restore_an_id_that_is_in_use_is_not_deleted_whatever_else_the_backup_
         let joan = &world.users[&user("joan").stem()];
         assert_eq!(joan.reservation().unwrap().after.len(), 1);
         restored(&mut world);
-        let mut process = Process::sync(1_000);
+        let mut process = Process::sync(1_000, Counts::Users);
         while process.step(&mut world, Fate::Answered) {}
         assert_eq!(world.fault(), None);
         world.finish_deletions();

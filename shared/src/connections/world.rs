@@ -1,10 +1,17 @@
 //! The table, SnapTrade and the processes between them, in memory: what the simulation and the model check run the
 //! shipped machines in. Whatever is wrong in a state is found by [`World::fault`], which names the rule that it breaks.
 
+mod visits;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
+use self::visits::{Connected, Link};
+use super::counting::admission::{Admission, Admitted};
+use super::counting::departed::Departed;
+use super::counting::reconciling::Reconciling;
+use super::counting::returning::Returning;
 use super::leaving::Leaving;
 use super::machine::*;
 use super::policy;
@@ -81,7 +88,17 @@ pub(super) struct World {
     pub(super) foreign: BTreeMap<(Stem, u8), ForeignRecord>,
     pub(super) ghosts: BTreeMap<UpstreamId, Ghost>,
     pub(super) holds: BTreeMap<Stem, HoldRecord>,
-    connections: BTreeMap<Stem, ConnectionsRecord>,
+    pub(super) connections: BTreeMap<Stem, ConnectionsRecord>,
+    /// What counts against the limit.
+    pub(super) counts: Counts,
+    /// Brokerage connections at SnapTrade.
+    pub(super) connected: Vec<Connected>,
+    /// Links to the portal that were given out, by user.
+    links: BTreeMap<Stem, Link>,
+    /// Ids whose secrets SnapTrade no longer accepts.
+    pub(super) rejected: BTreeSet<UpstreamId>,
+    /// How many connections were made.
+    made: u32,
     pub(super) sync: Option<SyncRecord>,
     /// Commits that were made and whose answers were lost: the store knows them again.
     tokens: BTreeSet<String>,
@@ -131,6 +148,11 @@ impl World {
             ghosts: BTreeMap::new(),
             holds: BTreeMap::new(),
             connections: BTreeMap::new(),
+            counts: Counts::Users,
+            connected: Vec::new(),
+            links: BTreeMap::new(),
+            rejected: BTreeSet::new(),
+            made: 0,
             sync: None,
             tokens: BTreeSet::new(),
             upstream: Vec::new(),
@@ -152,6 +174,14 @@ impl World {
             stillborn: BTreeSet::new(),
             alone: 0,
             broken: None,
+        }
+    }
+
+    /// The same, where connections are counted.
+    pub(super) fn counting_connections() -> Self {
+        Self {
+            counts: Counts::Connections,
+            ..Self::empty()
         }
     }
 
@@ -187,6 +217,7 @@ impl World {
 
     pub(super) fn finish_deletions(&mut self) {
         self.upstream.retain(|incarnation| !incarnation.deleting);
+        self.finish_disconnections();
     }
 
     /// SnapTrade acts on a call whose caller has given up.
@@ -271,17 +302,11 @@ impl World {
                 })
             }
             Effect::ProbeCredentials => Input::ProbedCredentials(fate == Fate::Answered),
-            Effect::ListConnections(_)
-            | Effect::DeleteConnection(..)
-            | Effect::NoteRejected(_)
-            | Effect::ReadConnectionHolders(_)
-            | Effect::ReadBooks
-            | Effect::ReadGhost(_)
-            | Effect::ReadStatistics => panic!("connections are not counted here: {effect:?}"),
             Effect::Wait(duration) => {
                 self.now_ms += i64::try_from(duration.as_millis()).unwrap();
                 Input::Waited
             }
+            other => self.perform_on_connections(other, fate),
         }
     }
 
@@ -552,9 +577,11 @@ impl World {
                         obstacles.push(Obstacle::Connections(stem.clone(), old));
                     }
                 }
-                Write::Seen { stem, upstream, .. } => {
+                Write::Seen { stem, upstream, rev } => {
                     let old = self.users.get(stem);
-                    if old.and_then(UserRecord::active).map(|active| &active.upstream) != Some(upstream) {
+                    let same = rev.is_none_or(|rev| old.map(|old| old.rev) == Some(rev));
+                    let active = old.and_then(UserRecord::active).map(|active| &active.upstream);
+                    if !same || active != Some(upstream) {
                         obstacles.push(Obstacle::User(stem.clone(), old.cloned().map(Box::new)));
                     }
                 }
@@ -566,7 +593,13 @@ impl World {
 
     /// Looks whether a commit that is about to be made is one that may be made.
     fn judge(&mut self, commit: &Commit) {
-        let step = commit.token.split('.').nth(1).unwrap_or_default();
+        let step = match self.counts {
+            Counts::Users => commit.token.split('.').nth(1).unwrap_or_default(),
+            Counts::Connections => {
+                self.judge_disconnections(commit);
+                ""
+            }
+        };
         let actor = commit
             .audit
             .first()
@@ -621,7 +654,7 @@ impl World {
             } => self.users.get(stem)?.reservation(),
             _ => None,
         });
-        let frees = matches!(&commit.slots, SlotsChange::Transition(transition) if transition.in_use() < 0);
+        let frees = matches!(&commit.slots, SlotsChange::Transition(transition) if transition.users < 0);
         let owed = gone.flat_map(|reservation| &reservation.after);
         if frees && owed.into_iter().any(|id| !self.deleted.contains(id)) {
             self.breaks("I7: no place is free while an id that it owes was not accepted");
@@ -642,8 +675,17 @@ impl World {
         }
         let slots = self.slots.as_ref()?;
         let held = self.users.len() + self.foreign.len();
-        if slots.open && slots.in_use as usize != held {
-            return Some("I2: the places in use are those that are held");
+        match self.counts {
+            Counts::Users if slots.open && slots.in_use as usize != held => {
+                return Some("I2: the places in use are those that are held");
+            }
+            Counts::Users => {}
+            Counts::Connections => {
+                let fault = self.fault_of_connections(slots);
+                if fault.is_some() {
+                    return fault;
+                }
+            }
         }
         let reserved = self
             .users
@@ -657,7 +699,10 @@ impl World {
     }
 
     fn fault_at_snaptrade(&self, slots: &Slots, held: usize) -> Option<&'static str> {
-        let most = (MAX as usize).max(held);
+        let most = match self.counts {
+            Counts::Users => (MAX as usize).max(held),
+            Counts::Connections => usize::MAX,
+        };
         let named = |id: &UpstreamId| {
             self.users.values().any(|user| user.upstream() == Some(id))
                 || self.foreign.values().any(|foreign| foreign.upstream == *id)
@@ -709,6 +754,9 @@ impl World {
     pub(super) fn unhealed(&self) -> Option<&'static str> {
         let mut world = self.clone();
         world.refuses_to_delete.clear();
+        if self.counts == Counts::Connections {
+            world.calm();
+        }
         for call in self.late.clone() {
             world.arrive(&call);
         }
@@ -730,6 +778,11 @@ impl World {
             }
         }
         world.finish_deletions();
+        if self.counts == Counts::Connections
+            && let Some(rule) = world.connections_unhealed()
+        {
+            return Some(rule);
+        }
         if world.users.values().any(|user| user.reservation().is_some()) {
             return Some("I9: two syncs leave no reservation");
         }
@@ -752,7 +805,7 @@ impl World {
         let number = 1_000_000 + self.alone;
         let mut drawn = 0;
         let author = Author::new(attempt(number, &mut drawn), format!("process {number}"));
-        let mut machine = machine(author);
+        let mut machine = machine(author.counting(self.counts));
         let deadline = timing::after(self.now(), timing::FUNCTION);
         let mut input = Input::Begin;
         for _ in 0..2_000 {
@@ -773,7 +826,7 @@ impl World {
 
     /// Runs one sync alone and undisturbed; `false` where it does not end.
     fn run_sync(&mut self, run: u64) -> bool {
-        let mut process = Process::sync(1_000 + run);
+        let mut process = Process::sync(1_000 + run, self.counts);
         (0..400).any(|_| !process.step(self, Fate::Answered))
     }
 }
@@ -801,12 +854,12 @@ pub(super) fn user(name: &str) -> UserId {
     UserId::parse(name).unwrap()
 }
 
-pub(super) fn wish(intent: Intent, name: &str) -> Wish {
+pub(super) fn wish(intent: Intent, name: &str, counts: Counts) -> Wish {
     Wish {
         intent,
         user: user(name),
         max: MAX,
-        counts: Counts::Users,
+        counts,
         policy: Policy::Oldest,
     }
 }
@@ -817,6 +870,13 @@ pub(super) enum Running {
     Registration(Box<Registration>),
     Leaving(Box<Leaving>),
     Sync(Box<Sync>),
+    /// Names the user who is to get a link, where one is wanted.
+    Admission(Option<Stem>, Box<Admission>),
+    /// A place is there, and SnapTrade is asked for the link.
+    LogIn(Stem, Box<Admitted>),
+    Returning(Box<Returning>),
+    Reconciling(Box<Reconciling>),
+    Departed(Box<Departed>),
 }
 
 /// A machine under way in a function of its own.
@@ -860,15 +920,16 @@ impl Process {
         }
     }
 
-    pub(super) fn wish(number: u64, intent: Intent, name: &str) -> Self {
+    pub(super) fn wish(number: u64, intent: Intent, name: &str, counts: Counts) -> Self {
         Self::new(number, |author| {
-            Running::Registration(Box::new(Registration::new(wish(intent, name), author)))
+            let registration = Registration::new(wish(intent, name, counts), author.counting(counts));
+            Running::Registration(Box::new(registration))
         })
     }
 
-    pub(super) fn sync(number: u64) -> Self {
+    pub(super) fn sync(number: u64, counts: Counts) -> Self {
         Self::new(number, |author| {
-            Running::Sync(Box::new(Sync::new(author, MAX, Counts::Users)))
+            Running::Sync(Box::new(Sync::new(author.counting(counts), MAX, counts)))
         })
     }
 
@@ -879,6 +940,10 @@ impl Process {
 
     /// Has its effect done, if it wants one, and decides what comes next. `false` at the end.
     pub(super) fn step(&mut self, world: &mut World, fate: Fate) -> bool {
+        if let Running::LogIn(stem, admitted) = &self.machine {
+            let (stem, admitted) = (stem.clone(), admitted.clone());
+            return self.log_in(world, stem, &admitted, fate);
+        }
         let input = match self.pending.take() {
             None => Input::Begin,
             Some(Effect::ReadRoster) if world.torn => match self.read_on(world) {
@@ -915,6 +980,18 @@ impl Process {
             Running::Registration(machine) => machine.advance(input, &mut context).map(|_| ()),
             Running::Leaving(machine) => machine.advance(input, &mut context).map(|_| ()),
             Running::Sync(machine) => machine.advance(input, &mut context).map(|_| ()),
+            Running::Returning(machine) => machine.advance(input, &mut context).map(|_| ()),
+            Running::Reconciling(machine) => machine.advance(input, &mut context).map(|_| ()),
+            Running::Departed(machine) => machine.advance(input, &mut context).map(|_| ()),
+            Running::LogIn(..) => Next::Done(()),
+            Running::Admission(stem, machine) => match (machine.advance(input, &mut context), stem) {
+                (Next::Do(effect), _) => Next::Do(effect),
+                (Next::Done(Ok(admitted)), Some(stem)) if admitted.place.is_some() => {
+                    self.machine = Running::LogIn(stem.clone(), Box::new(admitted));
+                    return true;
+                }
+                (Next::Done(_), _) => Next::Done(()),
+            },
         };
         match next {
             Next::Done(()) => false,
@@ -923,6 +1000,27 @@ impl Process {
                 true
             }
         }
+    }
+
+    /// SnapTrade gives a link to the portal, or refuses, after which a place that was taken for it is given back.
+    fn log_in(&mut self, world: &mut World, stem: Stem, admitted: &Admitted, fate: Fate) -> bool {
+        let place = admitted.place.clone();
+        match (fate, place) {
+            (Fate::Refused, Some(place)) if admitted.fresh => {
+                let name = attempt(self.number, &mut self.drawn);
+                let author = Author::new(name, format!("process {}", self.number)).counting(world.counts);
+                self.machine = Running::Returning(Box::new(Returning::new(stem, place, author)));
+                return self.step(world, Fate::Answered);
+            }
+            (Fate::Answered, Some(_)) => world.give_link(&stem, admitted),
+            _ => {}
+        }
+        false
+    }
+
+    /// Whether SnapTrade is asked for a link next.
+    pub(super) fn logs_in(&self) -> bool {
+        matches!(self.machine, Running::LogIn(..))
     }
 
     /// Reads the places, then the holders whose names come first, then the others, with time for others in between.
