@@ -135,6 +135,8 @@ pub struct Admission {
     author: Author,
     rounds: u32,
     entry: Entry,
+    /// Whether the user's own connections were compared with SnapTrade's, because there is a visit already.
+    compared: bool,
     /// Whose lapsed places cannot be looked after.
     skipped: BTreeSet<Stem>,
     /// Connections that SnapTrade does not delete.
@@ -201,6 +203,7 @@ impl Admission {
             author,
             rounds: 0,
             entry: entry.unwrap_or_default(),
+            compared: false,
             skipped: BTreeSet::new(),
             excluded: BTreeSet::new(),
             record: None,
@@ -299,6 +302,16 @@ impl Admission {
             Some(portal) if timing::expired(portal.until, context.now) => {
                 self.lapse(self.stem.clone(), context)
             }
+            // Somebody may have used the link that was given under it, and its webhook not have been worked on.
+            Some(portal)
+                if portal.kind == PortalKind::Visit
+                    && portal.attempt != self.author.attempt
+                    && self.links()
+                    && !self.compared =>
+            {
+                self.compared = true;
+                self.lapse(self.stem.clone(), context)
+            }
             Some(portal) => self.keep(portal, &slots, context),
             None => {
                 if self.wish.wanted == Wanted::Hold
@@ -309,6 +322,11 @@ impl Admission {
                 self.take(&slots, context)
             }
         }
+    }
+
+    /// Whether a link is wanted.
+    fn links(&self) -> bool {
+        matches!(self.wish.wanted, Wanted::Link { .. })
     }
 
     fn opening(&mut self, opening: Opening, next: Next<Opened>) -> Step {

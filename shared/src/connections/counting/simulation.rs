@@ -276,6 +276,23 @@ fn a_visit_from_which_nothing_came_makes_room_for_the_next_before_anything_gives
 }
 
 #[test]
+fn another_link_is_given_under_a_visit_only_when_nothing_has_come_of_the_first() {
+    let mut world = full();
+    world.slow = false;
+    link_for(&mut world, "joan").unwrap();
+    world.follow(&user("joan").stem());
+    // Its webhook has not been worked on yet.
+    let before = world.slots.clone().unwrap().in_use;
+    let again = link_for(&mut world, "joan").unwrap();
+    assert!(again.fresh && again.eviction.is_some(), "{again:?}");
+    assert_eq!(world.slots.clone().unwrap().in_use, before);
+    world.follow(&user("joan").stem());
+    reconcile(&mut world, "joan");
+    assert_eq!(world.connected.len(), 2);
+    assert_eq!(world.fault(), None);
+}
+
+#[test]
 fn a_deletion_that_snaptrade_refuses_is_undone_and_another_asked() {
     let mut world = full();
     let mut process = Process::new(1_000, |author| {
