@@ -16,6 +16,9 @@ const ANNOUNCEMENT: &str = "stack.json";
 /// The file with the keys that encrypt what is secret in the table.
 const DATA_KEYS: &str = "data-keys.json";
 
+/// The file that names the client id of SnapTrade's under which the data were made.
+const CLIENT_ID: &str = "snaptrade-client";
+
 /// How long a stack on this machine may take to accept a connection.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -63,6 +66,11 @@ impl Directory {
         }
     }
 
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The table's database.
     pub(crate) fn database(&self) -> PathBuf {
         self.path.join("dynamodb.sqlite")
@@ -81,6 +89,22 @@ impl Directory {
     /// What the access API and WordPress sandboxes and the mail server keep.
     pub(crate) fn access_state(&self) -> PathBuf {
         self.path.join("access.sqlite")
+    }
+
+    /// The client id of SnapTrade's that the data belong to: `client_id` where none was noted before, which is noted.
+    ///
+    /// # Errors
+    /// When it cannot be read or written.
+    pub(crate) fn client_id(&self, client_id: &str) -> io::Result<String> {
+        let path = self.path.join(CLIENT_ID);
+        match std::fs::read_to_string(&path) {
+            Ok(noted) => Ok(noted.trim().to_owned()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                write_whole(&path, client_id.as_bytes())?;
+                Ok(client_id.to_owned())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Forgets all that was kept, the keys included.

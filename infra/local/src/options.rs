@@ -134,6 +134,20 @@ pub enum StartError {
         /// Where the other stack's API is, if it says so.
         api: Option<String>,
     },
+    /// The data were made with other credentials: whoever is registered there is unknown here, and the sync would have
+    /// to take that for the truth.
+    #[error(
+        "the data in {} belong to SnapTrade's client {kept}, and this stack is {given}: start it with that client's credentials (the sandbox's own is SANDBOX-CLIENT, without --snaptrade live), from another folder, or with --memory",
+        .directory.display()
+    )]
+    OtherClient {
+        /// The data directory.
+        directory: PathBuf,
+        /// The client id that the data were made with.
+        kept: String,
+        /// The client id of this stack.
+        given: String,
+    },
     /// The data directory cannot be used.
     #[error(
         "the store in {} cannot be opened ({reason}): make it readable and writable, empty it with `berth local --reset`, or start with --memory",

@@ -85,6 +85,9 @@ impl Stack {
         let mail = listen(options.mail_port, "--mail-port").await?;
         let access_configuration = access::configuration(&options, &shop, &mail)?;
         let directory = open_directory(&options.data)?;
+        if let Some(directory) = &directory {
+            belongs_to(directory, &options)?;
+        }
         let database = open_database(directory.as_ref())?;
         let data_keys = keys_of(directory.as_ref())?;
 
@@ -390,6 +393,27 @@ fn open(path: &Path) -> Result<Directory, StartError> {
             path: path.to_owned(),
             reason: error.to_string(),
         },
+    })
+}
+
+/// Refuses data that were made with another client of SnapTrade's.
+fn belongs_to(directory: &Directory, options: &Options) -> Result<(), StartError> {
+    let [(name, sandbox), _] = SANDBOX_CREDENTIALS;
+    let given = match options.snaptrade {
+        SnapTrade::Sandbox => sandbox,
+        SnapTrade::Live => options.settings.get(name).unwrap_or_default(),
+    };
+    let kept = directory.client_id(given).map_err(|error| StartError::Store {
+        path: directory.database(),
+        reason: error.to_string(),
+    })?;
+    if kept == given {
+        return Ok(());
+    }
+    Err(StartError::OtherClient {
+        directory: directory.path().to_owned(),
+        kept,
+        given: given.to_owned(),
     })
 }
 

@@ -108,6 +108,21 @@ async fn what_keeps_a_stack_from_starting_is_told_in_one_sentence() {
     assert!(matches!(busy, StartError::AlreadyRunning { .. }));
     running.shutdown().await;
 
+    // The sandbox's users are unknown to the real SnapTrade, and a sync there would take them for gone.
+    let env = directory.path().join("live.env");
+    std::fs::write(
+        &env,
+        "SNAPTRADE_CLIENT_ID=ACME\nSNAPTRADE_CONSUMER_KEY=key\nSNAPTRADE_BASE_URL=http://127.0.0.1:9\n",
+    )
+    .unwrap();
+    let said = sentence(Options {
+        snaptrade: SnapTrade::Live,
+        settings: Settings::read(&env).unwrap(),
+        ..on(directory.path())
+    })
+    .await;
+    assert!(said.contains("SANDBOX-CLIENT") && said.contains("ACME"), "{said}");
+
     std::fs::write(
         directory.path().join("dynamodb.sqlite"),
         "this is no database, it is a text",

@@ -8,7 +8,7 @@ use super::records::Holder;
 use super::registration::{Granted, Intent, Refusal, Registration};
 use super::sync::Sync;
 use super::timing;
-use super::world::{Fate, MAX, Process, Running, World, user, wish};
+use super::world::{Fate, MAX, Process, Running, World, same_unless_asked, user, wish};
 use crate::config::Counts;
 use crate::ids::UpstreamId;
 
@@ -148,7 +148,13 @@ fn sync(world: &mut World) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_500, failure_persistence: None, ..ProptestConfig::default() })]
+    // The same storms each time, so that a failure is the doing of a change. `PROPTEST_RNG_SEED` raises others.
+    #![proptest_config(ProptestConfig {
+        cases: 1_500,
+        failure_persistence: None,
+        rng_seed: same_unless_asked(),
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn no_storm_breaks_the_limit_or_loses_a_secret(seed: u64) {

@@ -6,6 +6,7 @@ mod visits;
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
+use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 
 use self::visits::{Connected, Link};
 use super::counting::admission::{Admission, Admitted};
@@ -25,6 +26,14 @@ use crate::user_secrets::SealedSecret;
 
 /// The limit in every world.
 pub(super) const MAX: u32 = 2;
+
+/// The seed of a simulation: one and the same, unless the environment names another.
+pub(super) fn same_unless_asked() -> RngSeed {
+    match ProptestConfig::default().rng_seed {
+        RngSeed::Random => RngSeed::Fixed(1),
+        asked => asked,
+    }
+}
 
 /// What a call or a commit may suffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -125,7 +134,7 @@ pub(super) struct World {
     perhaps_deleted: BTreeSet<UpstreamId>,
     /// Ids whose deletion SnapTrade has accepted, or that it did not have.
     deleted: BTreeSet<UpstreamId>,
-    /// By actor: how many gave way for it and were not put back.
+    /// By attempt: how many gave way for it and were not put back.
     evictions: BTreeMap<String, u32>,
     pub(super) now_ms: i64,
     /// A call may have outlived the lease under which it was made.
@@ -600,15 +609,11 @@ impl World {
                 ""
             }
         };
-        let actor = commit
-            .audit
-            .first()
-            .map(|entry| entry.actor.clone())
-            .unwrap_or_default();
+        let attempt = commit.token.split('.').next().unwrap_or_default().to_owned();
         let slots = self.slots.clone();
         match step {
             "evict" => {
-                *self.evictions.entry(actor).or_default() += 1;
+                *self.evictions.entry(attempt).or_default() += 1;
                 if slots.as_ref().is_some_and(|slots| slots.in_use < MAX) {
                     self.breaks("I6: nobody gives way while there is room");
                 }
@@ -631,9 +636,9 @@ impl World {
                     self.breaks("I4: an id that has to go is not taken for a stranger's");
                 }
             }
-            "shrink" => *self.evictions.entry(actor).or_default() += 1,
+            "shrink" => *self.evictions.entry(attempt).or_default() += 1,
             "undo" => {
-                if let Some(count) = self.evictions.get_mut(&actor) {
+                if let Some(count) = self.evictions.get_mut(&attempt) {
                     *count -= 1;
                 }
                 let restored = commit.writes.iter().find_map(|write| match write {
