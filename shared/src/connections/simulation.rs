@@ -8,31 +8,9 @@ use super::records::Holder;
 use super::registration::{Granted, Intent, Refusal, Registration};
 use super::sync::Sync;
 use super::timing;
-use super::world::{Fate, MAX, Process, Running, World, same_unless_asked, user, wish};
+use super::world::{Chance, Fate, MAX, Process, Running, World, same_unless_asked, user, wish};
 use crate::config::Counts;
 use crate::ids::UpstreamId;
-
-/// A small generator of chance that a seed repeats exactly.
-#[derive(Clone)]
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-}
 
 /// Somebody by name, or one certain holder.
 fn leaver(world: &World, name: &str, chance: &mut Chance) -> Whom {

@@ -12,24 +12,7 @@ use crate::connections::leaving::{Leaving, Whom};
 use crate::connections::records::UserRecord;
 use crate::connections::registration::{Granted, Intent, Refusal, Registration};
 use crate::connections::sync::Sync;
-use crate::connections::world::{Fate, MAX, Process, Running, World, same_unless_asked, user, wish};
-
-/// A small generator of chance that a seed repeats exactly.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % n
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-}
+use crate::connections::world::{Chance, Fate, MAX, Process, Running, World, same_unless_asked, user, wish};
 
 fn link_for(world: &mut World, name: &str) -> Result<Admitted, NotAdmitted> {
     let admitted = world.run(|author| Admission::new(visit(name, link()), None, author));
