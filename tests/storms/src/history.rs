@@ -15,6 +15,9 @@ use crate::dynamodb::Change;
 /// What two clocks may be apart: a place has not run out for others before this much later (slot protocol, "Time").
 pub const SKEW: SignedDuration = SignedDuration::from_secs(5);
 
+/// How long a place whose id SnapTrade refused to delete is left to the sync.
+const REFUSED: SignedDuration = SignedDuration::from_secs(300);
+
 /// What the history came to.
 #[derive(Debug, Default)]
 pub struct History {
@@ -160,7 +163,10 @@ impl History {
             let waiting: Vec<String> = (self.slots["held"].as_object().into_iter().flatten())
                 .filter(|(_, held)| {
                     let until = time(&held["until"]).and_then(|until| until.checked_add(SKEW).ok());
+                    // A place whose id SnapTrade has lately refused to delete cannot be taken, and waits for the sync.
+                    let refused = time(&held["refused_at"]).and_then(|at| at.checked_add(REFUSED).ok());
                     until.zip(at).is_some_and(|(until, at)| until <= at)
+                        && !refused.zip(at).is_some_and(|(until, at)| at < until)
                 })
                 .map(|(stem, _)| stem.clone())
                 .collect();
