@@ -166,7 +166,7 @@ impl History {
                     // A place whose id SnapTrade has lately refused to delete cannot be taken, and waits for the sync.
                     let refused = time(&held["refused_at"]).and_then(|at| at.checked_add(REFUSED).ok());
                     until.zip(at).is_some_and(|(until, at)| until <= at)
-                        && !refused.zip(at).is_some_and(|(until, at)| at < until)
+                        && refused.zip(at).is_none_or(|(until, at)| at >= until)
                 })
                 .map(|(stem, _)| stem.clone())
                 .collect();
