@@ -1,11 +1,11 @@
 //! The access sync: customers of a WordPress shop who pay get access to invite-only scripts at TradingView,
 //! for as long as they paid for (facts/access.md).
 //!
-//! All of this room so far decides and does no I/O. A row of the shop is read by [`transactions`] and judged
+//! Most of this room decides and does no I/O. A row of the shop is read by [`transactions`] and judged
 //! by [`assessment`]; what a person has bought stands in a [`ledger`], from which the end of access is
 //! reckoned; [`plan`] says what has to be done about it at the access API, and [`progress`] where each
 //! transaction stands until that is done. [`guards`] says when the shop is not to be believed, [`retries`]
-//! when a call is made again, [`holds`] what is given back for a delay.
+//! when a call is made again, [`holds`] what is given back for a delay. [`mail`] tells people.
 
 pub mod assessment;
 pub mod configuration;
@@ -16,6 +16,7 @@ pub mod guards;
 pub mod holds;
 pub mod ids;
 pub mod ledger;
+pub mod mail;
 pub mod meter;
 pub mod names;
 pub mod plan;
