@@ -487,9 +487,9 @@ impl Config {
         reader.finish(config)
     }
 
-    /// The settings of a function in AWS: as [`Config::read`], but `AWS_REGION`, `TABLE_NAME`, SnapTrade's
-    /// credentials and the variables in `required` have to be there, and nothing of the sandbox may stand among
-    /// production's settings or the other way round.
+    /// The settings of a function in AWS: as [`Config::read`], but `AWS_REGION`, `TABLE_NAME` and the variables in
+    /// `required` have to be there, and nothing of the sandbox may stand among production's settings or the other way
+    /// round. SnapTrade's credentials may stand in the environment in place of `SNAPTRADE_SECRET_ID`.
     ///
     /// # Errors
     /// [`ConfigErrors`] names every variable that is missing or not right.
@@ -501,11 +501,10 @@ impl Config {
         let config = reader.config();
         reader.require("AWS_REGION");
         reader.require("TABLE_NAME");
-        if config.snaptrade_credentials.is_none() {
-            reader.require("SNAPTRADE_SECRET_ID");
-        }
         for variable in required {
-            reader.require(variable);
+            if *variable != "SNAPTRADE_SECRET_ID" || config.snaptrade_credentials.is_none() {
+                reader.require(variable);
+            }
         }
         reader.keep_worlds_apart(&config);
         reader.finish(config)
@@ -828,7 +827,7 @@ mod tests {
     }
 
     fn read_deployed(variables: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
-        Config::read_deployed(&lookup(variables), &["DATA_KEY_SECRET_ID"])
+        Config::read_deployed(&lookup(variables), &["SNAPTRADE_SECRET_ID", "DATA_KEY_SECRET_ID"])
     }
 
     fn faults(variables: &[(&str, &str)]) -> Vec<&'static str> {

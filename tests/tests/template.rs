@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use aws_sdk_dynamodb::types::{AttributeValue, KeySchemaElement, TableDescription};
-use berth::app::AwsAccess;
+use berth::app::{AwsAccess, Needs};
 use berth::config::{BaseUrl, Config};
 use berth::http::routes::{Access, ROUTES};
 use berth_local::{Options, Stack};
@@ -128,16 +128,20 @@ impl Function<'_> {
         entries(common).chain(entries(own)).collect()
     }
 
-    /// Whether the function's program says that it opens users' secrets.
-    fn opens_user_secrets(&self) -> bool {
+    /// What the function's program says that it needs.
+    fn needs(&self) -> Needs {
         let program = read(format!("functions/{}/src/main.rs", self.package));
-        let both = program.contains("Needs::CredentialsAndDataKeys");
-        assert!(
-            both || program.contains("Needs::Credentials"),
-            "{} does not say what it needs",
-            self.package
-        );
-        both
+        let said = program
+            .split("Needs::")
+            .skip(1)
+            .map(|rest| rest.split(|c: char| !c.is_alphanumeric()).next().unwrap());
+        match said.collect::<Vec<_>>().as_slice() {
+            ["Credentials"] => Needs::Credentials,
+            ["CredentialsAndDataKeys"] => Needs::CredentialsAndDataKeys,
+            ["Access"] => Needs::Access,
+            ["Everything"] => Needs::Everything,
+            other => panic!("{} says that it needs {other:?}", self.package),
+        }
     }
 }
 
@@ -288,12 +292,7 @@ fn every_function_starts_with_the_settings_that_the_template_gives_it() {
                 _ => variables.get(name).map(|value| template.value(value)),
             }
         };
-        let required: &[&str] = if function.opens_user_secrets() {
-            &["DATA_KEY_SECRET_ID"]
-        } else {
-            &[]
-        };
-        let config = Config::read_deployed(&lookup, required)
+        let config = Config::read_deployed(&lookup, &function.needs().required())
             .unwrap_or_else(|errors| panic!("{}: {errors}", function.name));
         assert_eq!(config.table_name, "the-Table");
         for name in variables.keys() {
@@ -331,7 +330,7 @@ fn no_function_may_do_more_than_it_needs() {
                     | "dynamodb:GetItem"
                     | "dynamodb:PutItem"
                     | "dynamodb:UpdateItem" => &["Table.Arn"],
-                    "secretsmanager:GetSecretValue" => &["SnapTradeSecret", "DataKeySecret"],
+                    "secretsmanager:GetSecretValue" => &["SnapTradeSecret", "DataKeySecret", "AccessSecret"],
                     "sqs:SendMessage" => &["WebhookFailures.Arn"],
                     other => panic!("{name} may {other}, which no code does"),
                 };
@@ -346,18 +345,21 @@ fn no_function_may_do_more_than_it_needs() {
                 secrets = resources;
             }
         }
-        let opens = function.opens_user_secrets();
-        let expected: &[&str] = if opens {
-            &["SnapTradeSecret", "DataKeySecret"]
-        } else {
-            &["SnapTradeSecret"]
-        };
+        let needs = function.needs();
+        let all = [
+            (needs.credentials(), "SnapTradeSecret"),
+            (needs.data_keys(), "DataKeySecret"),
+            (needs.access(), "AccessSecret"),
+        ];
+        let needed = all.iter().filter(|(needed, _)| *needed);
+        let expected: Vec<_> = needed.map(|(_, secret)| *secret).collect();
         assert_eq!(secrets, expected, "{name}");
-        assert_eq!(
-            function.variables().contains_key("DATA_KEY_SECRET_ID"),
-            opens,
-            "{name}"
-        );
+        for (variable, needed) in [
+            ("DATA_KEY_SECRET_ID", needs.data_keys()),
+            ("ACCESS_SECRET_ID", needs.access()),
+        ] {
+            assert_eq!(function.variables().contains_key(variable), needed, "{name}");
+        }
         // Roles that are written out, or policies of AWS's own, would escape what is checked here.
         for escape in ["Role", "ManagedPolicyArns"] {
             assert!(function.property(escape).is_badvalue(), "{name}");

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aws_lambda_events::event::dynamodb::EventRecord;
+use berth::access::configuration::Configuration;
 use berth::app::{App, Parts};
 use berth::clock::Clock;
 use berth::config::Config;
@@ -36,11 +37,17 @@ pub(crate) struct Apps {
 }
 
 impl Apps {
-    /// Functions with these settings, which follow `clock` and encrypt with `data_keys`.
+    /// Functions with these settings, which follow `clock` and encrypt with `data_keys`; `access` is the access sync's
+    /// configuration.
     ///
     /// # Errors
     /// [`StartError`] when the settings hold no credentials, or TLS cannot be set up.
-    pub(crate) fn new(config: Config, clock: Clock, data_keys: DataKeys) -> Result<Self, StartError> {
+    pub(crate) fn new(
+        config: Config,
+        clock: Clock,
+        data_keys: DataKeys,
+        access: Configuration,
+    ) -> Result<Self, StartError> {
         let given = config
             .snaptrade_credentials
             .clone()
@@ -50,7 +57,8 @@ impl Apps {
             consumer_key: given.consumer_key,
         };
         let parts = Parts::local(clock, "local", credentials, data_keys)
-            .map_err(|error| StartError::Internal(error.to_string()))?;
+            .map_err(|error| StartError::Internal(error.to_string()))?
+            .with_access(access);
         Ok(Self { config, parts })
     }
 

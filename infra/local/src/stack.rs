@@ -120,7 +120,7 @@ impl Stack {
         };
 
         let table = config.table_name.clone();
-        let apps = Apps::new(config, clock.clone(), data_keys)?;
+        let apps = Apps::new(config, clock.clone(), data_keys, access_configuration.clone())?;
         apps.app("stack").store().create_table().await.map_err(internal)?;
         let calls = Arc::new(CallLog::default());
         let invoker = Invoker::new(Arc::clone(&calls), options.time_limit);

@@ -1,5 +1,6 @@
 //! What a function starts from: its settings, its clients and its clock, built once when the process starts.
 
+mod access;
 pub mod aws;
 mod run;
 mod transport;
@@ -10,9 +11,11 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+pub use access::AccessConfiguration;
 pub use aws::AwsAccess;
 pub use run::{invoke_event, run_event, run_http};
 
+use crate::access::configuration::Configuration;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigErrors};
 use crate::secrets::{self, Cached, DataKeys, Loader, SecretError};
@@ -33,6 +36,7 @@ pub struct App {
     snaptrade: snaptrade::Client,
     credentials: Arc<Cached<Credentials>>,
     data_keys: Arc<Cached<DataKeys>>,
+    access: Arc<AccessConfiguration>,
     states: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
 }
 
@@ -49,11 +53,14 @@ pub struct Parts {
     pub credentials: Arc<Cached<Credentials>>,
     /// The keys that users' secrets are encrypted with.
     pub data_keys: Arc<Cached<DataKeys>>,
+    /// The access sync's configuration.
+    pub access: Arc<AccessConfiguration>,
 }
 
 impl Parts {
     /// Parts whose secrets are known already, for stand-ins on this machine: the local stack, and tests. The
-    /// stand-in for DynamoDB sees `aws_access_key_id` and takes any.
+    /// stand-in for DynamoDB sees `aws_access_key_id` and takes any. There is no access sync, unless
+    /// [`Parts::with_access`] gives it its configuration.
     ///
     /// # Errors
     /// [`snaptrade::HttpClientError`] when TLS cannot be set up.
@@ -69,7 +76,15 @@ impl Parts {
             aws: AwsAccess::local(aws_access_key_id),
             credentials: Arc::new(Cached::fixed(credentials)),
             data_keys: Arc::new(Cached::fixed(data_keys)),
+            access: Arc::new(AccessConfiguration::none()),
         })
+    }
+
+    /// The same with the access sync's configuration.
+    #[must_use]
+    pub fn with_access(mut self, configuration: Configuration) -> Self {
+        self.access = Arc::new(AccessConfiguration::fixed(configuration));
+        self
     }
 }
 
@@ -80,6 +95,42 @@ pub enum Needs {
     Credentials,
     /// SnapTrade's credentials and the keys that users' secrets are encrypted with.
     CredentialsAndDataKeys,
+    /// The access sync's configuration only, where there is one; it never calls SnapTrade.
+    Access,
+    /// All of them, to say how each is. It starts without the access sync's configuration, too.
+    Everything,
+}
+
+impl Needs {
+    /// Whether it calls SnapTrade.
+    #[must_use]
+    pub fn credentials(self) -> bool {
+        self != Self::Access
+    }
+
+    /// Whether it opens users' secrets.
+    #[must_use]
+    pub fn data_keys(self) -> bool {
+        matches!(self, Self::CredentialsAndDataKeys | Self::Everything)
+    }
+
+    /// Whether it works with the access sync's configuration.
+    #[must_use]
+    pub fn access(self) -> bool {
+        matches!(self, Self::Access | Self::Everything)
+    }
+
+    /// The variables that name its secrets and that it cannot start without.
+    #[must_use]
+    pub fn required(self) -> Vec<&'static str> {
+        [
+            (self.credentials(), "SNAPTRADE_SECRET_ID"),
+            (self.data_keys(), "DATA_KEY_SECRET_ID"),
+        ]
+        .into_iter()
+        .filter_map(|(needed, variable)| needed.then_some(variable))
+        .collect()
+    }
 }
 
 /// A function could not start. Each is one sentence that names the variable or the secret at fault.
@@ -129,6 +180,7 @@ impl App {
             http: parts.http,
             credentials: parts.credentials,
             data_keys: parts.data_keys,
+            access: parts.access,
             states: Mutex::new(HashMap::new()),
         }
     }
@@ -148,11 +200,7 @@ impl App {
         needs: Needs,
         lookup: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, StartError> {
-        let required: &[&'static str] = match needs {
-            Needs::Credentials => &[],
-            Needs::CredentialsAndDataKeys => &["DATA_KEY_SECRET_ID"],
-        };
-        let config = Config::read_deployed(lookup, required);
+        let config = Config::read_deployed(lookup, &needs.required());
         let aws = AwsAccess::from_env(lookup);
         let (config, aws) = match (config, aws) {
             (Ok(config), Ok(aws)) => (config, aws),
@@ -166,14 +214,21 @@ impl App {
         let http = snaptrade::http_client()?;
         let secrets = aws::secrets_manager(&aws, http.clone(), config.secrets_manager_endpoint.as_ref());
         let parts = Parts {
-            credentials: Arc::new(credentials(&config, &clock, secrets.clone())),
+            credentials: Arc::new(if needs.credentials() {
+                credentials(&config, &clock, secrets.clone())
+            } else {
+                Cached::new(clock.clone(), not_for_this_function())
+            }),
+            access: Arc::new(if needs.access() {
+                AccessConfiguration::named(&config, &clock, &secrets)
+            } else {
+                AccessConfiguration::none()
+            }),
             data_keys: Arc::new(Cached::new(
                 clock.clone(),
-                match (needs, config.data_key_secret_id.clone()) {
-                    (Needs::CredentialsAndDataKeys, Some(id)) => {
-                        secrets::manager::load(secrets, id, DataKeys::parse)
-                    }
-                    _ => not_for_this_function(),
+                match config.data_key_secret_id.clone().filter(|_| needs.data_keys()) {
+                    Some(id) => secrets::manager::load(secrets, id, DataKeys::parse),
+                    None => not_for_this_function(),
                 },
             )),
             clock,
@@ -181,7 +236,13 @@ impl App {
             aws,
         };
         let app = Self::new(function, config, parts);
-        let secrets = async { tokio::try_join!(app.check_credentials(), app.check_data_keys(needs)) };
+        let secrets = async {
+            tokio::try_join!(
+                app.check_credentials(needs),
+                app.check_data_keys(needs),
+                app.check_access(needs)
+            )
+        };
         let (checked, ()) = tokio::join!(secrets, app.warm());
         checked?;
         Ok(app)
@@ -235,6 +296,22 @@ impl App {
         &self.data_keys
     }
 
+    /// The access sync's configuration as it was read last; `None` where this deployment has none, or where the
+    /// function does not work with it. The local stack's is always there.
+    #[must_use]
+    pub fn access(&self) -> Option<Arc<Configuration>> {
+        self.access.current()
+    }
+
+    /// The access sync's configuration as it is now: read again where it is older than [`secrets::LIFETIME`]. An
+    /// invocation that works with it asks for it first, and [`App::access`] gives the same from then on.
+    ///
+    /// # Errors
+    /// [`SecretError`] when it could not be read or is not right, and there is no earlier one to use on.
+    pub async fn refresh_access(&self) -> Result<Option<Arc<Configuration>>, SecretError> {
+        self.access.refresh().await
+    }
+
     /// What a function keeps from one invocation to the next, such as the answer of a check that is not to be made
     /// each time. There is one value of each type, made when it is first asked for; it goes with the process, so
     /// nothing may depend on it but speed and cost.
@@ -259,7 +336,10 @@ impl App {
         }
     }
 
-    async fn check_credentials(&self) -> Result<(), StartError> {
+    async fn check_credentials(&self, needs: Needs) -> Result<(), StartError> {
+        if !needs.credentials() {
+            return Ok(());
+        }
         let credentials = self
             .credentials
             .get()
@@ -276,15 +356,30 @@ impl App {
     }
 
     async fn check_data_keys(&self, needs: Needs) -> Result<(), StartError> {
-        match needs {
-            Needs::Credentials => Ok(()),
-            Needs::CredentialsAndDataKeys => match self.data_keys.get().await {
-                Ok(_) => Ok(()),
-                Err(source) => Err(StartError::Secret {
-                    variable: "DATA_KEY_SECRET_ID",
-                    source,
-                }),
-            },
+        if !needs.data_keys() {
+            return Ok(());
+        }
+        match self.data_keys.get().await {
+            Ok(_) => Ok(()),
+            Err(source) => Err(StartError::Secret {
+                variable: "DATA_KEY_SECRET_ID",
+                source,
+            }),
+        }
+    }
+
+    /// Whoever says how everything is starts with a configuration that is not right, to say so.
+    async fn check_access(&self, needs: Needs) -> Result<(), StartError> {
+        if !needs.access() {
+            return Ok(());
+        }
+        let variable = match self.config.access_secret_id {
+            Some(_) => "ACCESS_SECRET_ID",
+            None => "ACCESS_CONFIG_FILE",
+        };
+        match self.refresh_access().await {
+            Err(source) if needs == Needs::Access => Err(StartError::Secret { variable, source }),
+            _ => Ok(()),
         }
     }
 }

@@ -99,6 +99,9 @@ fn run(
             Err(error) => return failed(function, &error.to_string()),
         };
         logs::init_json(app.config().log_level);
+        for warning in app.access().iter().flat_map(|access| &access.warnings) {
+            tracing::warn!("in the access sync's configuration {warning}");
+        }
         // The process ends with the runtime, so the app may as well live for ever.
         match serve(Box::leak(Box::new(app))).await {
             Ok(()) => ExitCode::SUCCESS,

@@ -58,13 +58,24 @@ async fn serve(answer: impl Fn(String) -> (u16, String) + Send + Sync + 'static)
     format!("http://{address}")
 }
 
-/// Secrets Manager with SnapTrade's credentials and the data keys.
+const ACCESS: &str = r#"{"wordpress": {"base_url": "https://shop.example.com", "api_key": "not-shown"},
+    "tradingview": {"base_url": "https://access.example.com", "api_key": "not-shown"},
+    "products": {"7": {"script_id": "S7", "duration": "1M"}}, "unknown": 1}"#;
+
+const ACCESS_WITH_FAULTS: &str =
+    r#"{"tradingview": {"api_key": "not-shown", "timeout": "not-shown"}, "products": 5}"#;
+
+/// Secrets Manager with SnapTrade's credentials, the data keys and the access sync's configuration.
 async fn secrets_manager() -> String {
     serve(|request| {
         let secret = if request.contains("\"berth/snaptrade\"") {
             r#"{"client_id":"SANDBOX-CLIENT","consumer_key":"not-shown"}"#
         } else if request.contains("\"berth/data-keys\"") {
             DATA_KEYS
+        } else if request.contains("\"berth/access\"") {
+            ACCESS
+        } else if request.contains("\"berth/access-with-faults\"") {
+            ACCESS_WITH_FAULTS
         } else if request.contains("\"berth/broken\"") {
             "not-shown"
         } else {
@@ -153,6 +164,78 @@ async fn a_function_without_need_of_the_data_keys_does_not_read_them() {
     let environment = environment(&secrets_manager().await, &table, &[("DATA_KEY_SECRET_ID", "")]);
     let app = start(Needs::Credentials, &environment).await.unwrap();
     assert!(app.data_keys().get().await.is_err());
+}
+
+#[tokio::test]
+async fn a_function_of_the_access_sync_starts_with_its_configuration_and_no_other_secret() {
+    let more = [
+        ("ACCESS_SECRET_ID", "berth/access"),
+        ("SNAPTRADE_SECRET_ID", ""),
+        ("DATA_KEY_SECRET_ID", ""),
+    ];
+    let environment = environment(&secrets_manager().await, "http://127.0.0.1:9", &more);
+    let app = start(Needs::Access, &environment).await.unwrap();
+    let access = app.access().unwrap();
+    assert_eq!(access.shop.base_url.as_str(), "https://shop.example.com");
+    assert_eq!(access.warnings, ["unknown has no meaning here"]);
+    assert!(app.credentials().get().await.is_err());
+    let other = start(Needs::CredentialsAndDataKeys, &environment).await;
+    assert!(other.unwrap_err().to_string().contains("DATA_KEY_SECRET_ID"));
+}
+
+#[tokio::test]
+async fn a_deployment_without_an_access_sync_works() {
+    let secrets = secrets_manager().await;
+    // The secret is there from the first deployment on, and has no value before somebody puts one in.
+    for id in ["", "berth/without-a-value"] {
+        let environment = environment(&secrets, "http://127.0.0.1:9", &[("ACCESS_SECRET_ID", id)]);
+        for needs in [Needs::Access, Needs::Everything] {
+            let app = start(needs, &environment).await.unwrap();
+            assert!(app.access().is_none());
+            assert!(app.refresh_access().await.unwrap().is_none());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_configuration_of_the_access_sync_that_is_not_right_is_told_whole_and_without_its_secrets() {
+    let more = [("ACCESS_SECRET_ID", "berth/access-with-faults")];
+    let environment = environment(&secrets_manager().await, "http://127.0.0.1:9", &more);
+    let said = start(Needs::Access, &environment).await.unwrap_err().to_string();
+    for expected in [
+        "ACCESS_SECRET_ID",
+        "wordpress.base_url",
+        "tradingview.timeout",
+        "products",
+    ] {
+        assert!(said.contains(expected), "{said}");
+    }
+    assert!(!said.contains("not-shown"), "{said}");
+    // Whoever says how everything is has to be there to say it.
+    let app = start(Needs::Everything, &environment).await.unwrap();
+    assert!(app.access().is_none() && app.refresh_access().await.is_err());
+}
+
+#[tokio::test]
+async fn a_configuration_in_a_file_is_read_again_after_a_while_and_used_on_when_it_breaks() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("access.json");
+    std::fs::write(&file, ACCESS).unwrap();
+    let more = [("ACCESS_CONFIG_FILE", file.to_str().unwrap())];
+    let environment = environment(&secrets_manager().await, "http://127.0.0.1:9", &more);
+    let app = start(Needs::Access, &environment).await.unwrap();
+    std::fs::write(
+        &file,
+        ACCESS.replace("\"unknown\": 1", "\"writes_enabled\": false"),
+    )
+    .unwrap();
+    assert!(app.refresh_access().await.unwrap().unwrap().writes_enabled);
+    app.clock().advance(301);
+    assert!(!app.refresh_access().await.unwrap().unwrap().writes_enabled);
+    assert!(!app.access().unwrap().writes_enabled);
+    std::fs::write(&file, ACCESS_WITH_FAULTS).unwrap();
+    app.clock().advance(301);
+    assert!(!app.refresh_access().await.unwrap().unwrap().writes_enabled);
 }
 
 #[tokio::test]

@@ -14,12 +14,32 @@ pub fn load<T: Send + 'static>(
     id: String,
     parse: fn(&str) -> Result<T, String>,
 ) -> Loader<T> {
+    let load = load_optional(client, id.clone(), parse);
+    Box::new(move || {
+        let (loading, id) = (load(), id.clone());
+        Box::pin(async move {
+            loading.await?.ok_or_else(|| SecretError::Unavailable {
+                id,
+                reason: "there is no such secret, or it has no value".to_owned(),
+            })
+        })
+    })
+}
+
+/// As [`load`], but a secret that does not exist or has no value reads as `None`. Secrets Manager does not tell the
+/// two apart (`GetSecretValue`, `ResourceNotFoundException`).
+pub fn load_optional<T: Send + 'static>(
+    client: Client,
+    id: String,
+    parse: fn(&str) -> Result<T, String>,
+) -> Loader<Option<T>> {
     Box::new(move || {
         let (client, id) = (client.clone(), id.clone());
         Box::pin(async move {
             let answer = client.get_secret_value().secret_id(&id).send().await;
             let text = match answer {
                 Ok(answer) => answer.secret_string.map(Zeroizing::new),
+                Err(error) if error.code() == Some("ResourceNotFoundException") => return Ok(None),
                 Err(error) => {
                     return Err(SecretError::Unavailable {
                         reason: reason(&error),
@@ -31,7 +51,10 @@ pub fn load<T: Send + 'static>(
                 id: id.clone(),
                 reason: "it is binary, not text".to_owned(),
             })?;
-            parse(&text).map_err(|reason| SecretError::Malformed { id, reason })
+            match parse(&text) {
+                Ok(value) => Ok(Some(value)),
+                Err(reason) => Err(SecretError::Malformed { id, reason }),
+            }
         })
     })
 }
@@ -41,7 +64,6 @@ fn reason<R>(error: &SdkError<GetSecretValueError, R>) -> String {
         SdkError::TimeoutError(_) => "Secrets Manager did not answer in time".to_owned(),
         SdkError::DispatchFailure(_) => "Secrets Manager could not be reached".to_owned(),
         _ => match error.code() {
-            Some("ResourceNotFoundException") => "there is no such secret".to_owned(),
             Some("AccessDeniedException") => "this function may not read it".to_owned(),
             Some("DecryptionFailure") => "this function may not decrypt it".to_owned(),
             Some(code) => format!("Secrets Manager answered {code}"),
