@@ -18,7 +18,7 @@ const SHELLS: [&str; 7] = [
 ];
 
 /// The same of the room `access`.
-const ACCESS_SHELLS: [&str; 1] = ["mail/outbox.rs"];
+const ACCESS_SHELLS: [&str; 2] = ["mail/outbox.rs", "tally.rs"];
 
 fn checkout() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))

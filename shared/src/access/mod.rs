@@ -6,6 +6,8 @@
 //! reckoned; [`plan`] says what has to be done about it at the access API, and [`progress`] where each
 //! transaction stands until that is done. [`guards`] says when the shop is not to be believed, [`retries`]
 //! when a call is made again, [`holds`] what is given back for a delay. [`mail`] tells people.
+//!
+//! Calls to the outside are counted by a [`tally`].
 
 pub mod assessment;
 pub mod configuration;
@@ -26,5 +28,6 @@ pub mod report;
 pub mod retries;
 #[cfg(test)]
 mod simulation;
+pub mod tally;
 pub mod times;
 pub mod transactions;
