@@ -7,7 +7,7 @@
 //! transaction stands until that is done. [`guards`] says when the shop is not to be believed, [`retries`]
 //! when a call is made again, [`holds`] what is given back for a delay. [`mail`] tells people.
 //!
-//! Calls to the outside are counted by a [`tally`].
+//! The outside is reached by [`shop`], whose calls a [`tally`] counts.
 
 pub mod assessment;
 pub mod configuration;
@@ -26,6 +26,8 @@ pub mod progress;
 pub mod remote;
 pub mod report;
 pub mod retries;
+mod sending;
+pub mod shop;
 #[cfg(test)]
 mod simulation;
 pub mod tally;
