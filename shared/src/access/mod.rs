@@ -7,7 +7,7 @@
 //! transaction stands until that is done. [`guards`] says when the shop is not to be believed, [`retries`]
 //! when a call is made again, [`holds`] what is given back for a delay. [`mail`] tells people.
 //!
-//! The outside is reached by [`shop`], whose calls a [`tally`] counts.
+//! The outside is reached by [`shop`] and [`service`], whose calls a [`tally`] counts.
 
 pub mod assessment;
 pub mod configuration;
@@ -27,6 +27,7 @@ pub mod remote;
 pub mod report;
 pub mod retries;
 mod sending;
+pub mod service;
 pub mod shop;
 #[cfg(test)]
 mod simulation;
