@@ -316,8 +316,7 @@ impl ShopClient {
 
     /// One thing by its id.
     async fn one(&self, request: &Request) -> Result<Option<Value>, ShopError> {
-        let answer = self.with_retries(async || self.answer(request).await).await?;
-        match answer {
+        match self.answer(request).await? {
             Answered::Missing(_) => Ok(None),
             Answered::Body(body, _) => match serde_json::from_slice::<Value>(&body) {
                 Ok(thing) if thing.is_object() => Ok(Some(thing)),
@@ -329,8 +328,7 @@ impl ShopClient {
     /// A page of MemberPress's list.
     async fn page(&self, page: u32, per_page: u32, order: Order) -> Result<Page, ShopError> {
         let request = self.shared.address.page(page, per_page, order)?;
-        let answer = self.with_retries(async || self.answer(&request).await).await?;
-        let (body, headers) = match answer {
+        let (body, headers) = match self.answer(&request).await? {
             Answered::Body(body, headers) => (body, headers),
             Answered::Missing(status) => return Err(ShopError::Status(status)),
         };
@@ -346,8 +344,18 @@ impl ShopClient {
         })
     }
 
-    /// Sends a call once and reads the whole answer.
+    /// Sends a call, again if need be, and reads the whole answer.
     async fn answer(&self, request: &Request) -> Result<Answered, ShopError> {
+        let mut retry = 0;
+        loop {
+            match self.answer_once(request).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => self.wait_after(error, &mut retry).await?,
+            }
+        }
+    }
+
+    async fn answer_once(&self, request: &Request) -> Result<Answered, ShopError> {
         let mut response = self.send(request).await?;
         let status = response.status().as_u16();
         let headers = std::mem::take(response.headers_mut());
@@ -368,16 +376,23 @@ impl ShopClient {
 
     /// Sends a call, again if need be, and gives the answer before its body was read.
     async fn open(&self, request: &Request) -> Result<Response, ShopError> {
-        self.with_retries(async || {
-            let response = self.send(request).await?;
-            let status = response.status().as_u16();
-            if (200..300).contains(&status) {
-                Ok(response)
-            } else {
-                Err(refusal(status, response.headers()))
+        let mut retry = 0;
+        loop {
+            match self.open_once(request).await {
+                Ok(response) => return Ok(response),
+                Err(error) => self.wait_after(error, &mut retry).await?,
             }
-        })
-        .await
+        }
+    }
+
+    async fn open_once(&self, request: &Request) -> Result<Response, ShopError> {
+        let response = self.send(request).await?;
+        let status = response.status().as_u16();
+        if (200..300).contains(&status) {
+            Ok(response)
+        } else {
+            Err(refusal(status, response.headers()))
+        }
     }
 
     async fn send(&self, request: &Request) -> Result<Response, ShopError> {
@@ -397,31 +412,23 @@ impl ShopClient {
         }
     }
 
-    async fn with_retries<T>(
-        &self,
-        mut attempt: impl AsyncFnMut() -> Result<T, ShopError>,
-    ) -> Result<T, ShopError> {
-        let mut retry: u32 = 0;
-        loop {
-            let error = match attempt().await {
-                Ok(done) => return Ok(done),
-                Err(error) if !error.is_passing() => return Err(error),
-                Err(error) => error,
-            };
-            retry = retry.saturating_add(1);
-            let Some(wait) = retries::in_call(retry, RETRIES, &BACKOFF, error.asked(), sending::share())
-            else {
-                return Err(error);
-            };
-            let Some(resume) = Instant::now().checked_add(wait) else {
-                return Err(error);
-            };
-            if self.until.is_some_and(|until| resume >= until) {
-                return Err(error);
-            }
-            tracing::debug!(retry, %error, "a call to the shop failed and is made again");
-            sleep_until(resume).await;
+    /// Waits until a call that ended with `error` may be made again, for the time that `retry` then counts; gives the
+    /// error back where it may not.
+    async fn wait_after(&self, error: ShopError, retry: &mut u32) -> Result<(), ShopError> {
+        if !error.is_passing() {
+            return Err(error);
         }
+        *retry = retry.saturating_add(1);
+        let wait = retries::in_call(*retry, RETRIES, &BACKOFF, error.asked(), sending::share());
+        let Some(resume) = wait.and_then(|wait| Instant::now().checked_add(wait)) else {
+            return Err(error);
+        };
+        if self.until.is_some_and(|until| resume >= until) {
+            return Err(error);
+        }
+        tracing::debug!(retry = *retry, %error, "a call to the shop failed and is made again");
+        sleep_until(resume).await;
+        Ok(())
     }
 }
 
