@@ -61,15 +61,17 @@ pub async fn invoke_event<O>(
         let result = work.await;
         let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let calls = telemetry::current_calls();
-        let (dynamodb, snaptrade) = (calls.dynamodb, calls.snaptrade);
+        let (dynamodb, snaptrade, access, mail) = (calls.dynamodb, calls.snaptrade, calls.access, calls.mail);
         match &result {
-            Ok(_) => tracing::info!(duration_ms, dynamodb, snaptrade, "done"),
+            Ok(_) => tracing::info!(duration_ms, dynamodb, snaptrade, access, mail, "done"),
             Err(error) => tracing::error!(
                 error_type = error.error_type.as_str(),
                 error_message = error.error_message.as_str(),
                 duration_ms,
                 dynamodb,
                 snaptrade,
+                access,
+                mail,
                 "failed"
             ),
         }

@@ -219,7 +219,8 @@ fn is_safe_id(id: &str) -> bool {
 fn log(method: &Method, route: &str, user: Option<&str>, result: &Result<Reply, Problem>, took: Duration) {
     let calls = telemetry::current_calls();
     let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-    let (method, dynamodb, snaptrade) = (method.as_str(), calls.dynamodb, calls.snaptrade);
+    let method = method.as_str();
+    let (dynamodb, snaptrade, access, mail) = (calls.dynamodb, calls.snaptrade, calls.access, calls.mail);
     let problem = match result {
         Ok(reply) => {
             let status = reply.status.as_u16();
@@ -231,6 +232,8 @@ fn log(method: &Method, route: &str, user: Option<&str>, result: &Result<Reply, 
                 duration_ms,
                 dynamodb,
                 snaptrade,
+                access,
+                mail,
                 "answered"
             );
             return;
@@ -250,6 +253,8 @@ fn log(method: &Method, route: &str, user: Option<&str>, result: &Result<Reply, 
             duration_ms,
             dynamodb,
             snaptrade,
+            access,
+            mail,
             "failed"
         );
     } else {
@@ -263,6 +268,8 @@ fn log(method: &Method, route: &str, user: Option<&str>, result: &Result<Reply, 
             duration_ms,
             dynamodb,
             snaptrade,
+            access,
+            mail,
             "refused"
         );
     }
