@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// The least part of the last full scan's rows that a full scan has to have, in percent.
@@ -84,7 +85,7 @@ pub fn rows(answer: Value) -> Result<Vec<Value>, Unsound> {
 }
 
 /// What was noticed in one scan of a shop's list, page by page. It does not grow with the number of rows.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scan {
     rows: u64,
     first_total: Option<u64>,

@@ -198,7 +198,12 @@ impl Progress {
                 State::Applying { outcome, .. } | State::Unknown { outcome, .. } if *done => {
                     Self::at(State::Settled { outcome })
                 }
-                State::Applying { .. } | State::Unknown { .. } => self.retried(None, now, share),
+                // Whoever was at it died before the call: the access API has not failed.
+                State::Applying { .. } => Self {
+                    state: State::Due,
+                    ..self
+                },
+                State::Unknown { .. } => self.retried(None, now, share),
                 _ => self,
             },
             Event::Approved => match self.state {

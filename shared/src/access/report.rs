@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::assessment::{Change, IgnoreReason};
 use super::guards::Unsound;
 use super::plan::{Outcome, PlannedAction};
+use super::progress::Settled;
 use super::transactions::{Malformed, Row};
 
 /// Most warnings about single rows that a report holds; their number is always named.
@@ -62,6 +63,8 @@ pub struct Report {
     pub mails: u64,
     /// Names with live access.
     pub active_users: u64,
+    /// Rows read in a second.
+    pub rows_per_second: u64,
     /// Rows and grants that remain for the next run.
     pub remaining: u64,
     /// What somebody should look at.
@@ -144,6 +147,7 @@ impl Report {
             calls: Calls::default(),
             mails: 0,
             active_users: 0,
+            rows_per_second: 0,
             remaining: 0,
             warnings: Vec::new(),
             open: Open::default(),
@@ -184,6 +188,19 @@ impl Report {
             | Outcome::HandExtended(_)
             | Outcome::HandShortened(_)
             | Outcome::NeverLowered(_) => {}
+        }
+    }
+
+    /// Counts what a call came to that an earlier run made.
+    pub fn count_settled(&mut self, settled: Settled) {
+        match settled {
+            Settled::Granted => increase(&mut self.granted),
+            Settled::Extended => increase(&mut self.extended),
+            Settled::Shortened => increase(&mut self.shortened),
+            Settled::Revoked => increase(&mut self.revoked),
+            Settled::Kept => increase(&mut self.kept),
+            Settled::NotApplied => increase(&mut self.not_applied),
+            Settled::Dismissed => {}
         }
     }
 
@@ -256,7 +273,7 @@ mod tests {
             "not_applied": 0, "ignored": {}, "manual_review": 0, "retry": 0, "dead_letter": 0, "quarantined": 0,
             "held": 0, "status": "ok",
             "calls": {"transactions": 0, "validate": 0, "grant": 0, "update": 0, "remove": 0, "list": 0},
-            "mails": 0, "active_users": 0, "remaining": 0, "warnings": [],
+            "mails": 0, "active_users": 0, "rows_per_second": 0, "remaining": 0, "warnings": [],
             "open": {"retry": 0, "held": 0, "manual_review": 0, "dead_letter": 0}, "plan": []
         });
         assert_eq!(serde_json::to_value(report(true)).unwrap(), expected);

@@ -10,10 +10,12 @@ mod table;
 mod transaction;
 
 use std::collections::{HashMap, HashSet};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, Select};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -222,6 +224,99 @@ impl Store {
             items,
             next: answer.last_evaluated_key,
         })
+    }
+
+    /// Reads a page of the part of an index partition whose sort keys are within `range`, in their order. One call.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn index_range(
+        &self,
+        gsi1pk: &str,
+        range: &RangeInclusive<&str>,
+        limit: Option<i32>,
+        start: Option<Item>,
+        now: Timestamp,
+    ) -> Result<Page, StoreError> {
+        let answer = self
+            .within(gsi1pk, range)
+            .select(Select::AllAttributes)
+            .set_limit(limit)
+            .set_exclusive_start_key(start)
+            .send()
+            .await
+            .map_err(unavailable)?;
+        let mut items = answer.items.unwrap_or_default();
+        items.retain(|item| !is_expired(item, now));
+        Ok(Page {
+            items,
+            next: answer.last_evaluated_key,
+        })
+    }
+
+    /// Counts the items of an index partition whose sort keys are within `range`; those that have expired count as long
+    /// as they are not swept. One call for each megabyte.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn index_count(&self, gsi1pk: &str, range: &RangeInclusive<&str>) -> Result<u64, StoreError> {
+        let (mut count, mut start) = (0_u64, None);
+        loop {
+            let answer = self
+                .within(gsi1pk, range)
+                .select(Select::Count)
+                .set_exclusive_start_key(start)
+                .send()
+                .await
+                .map_err(unavailable)?;
+            count = count.saturating_add(u64::try_from(answer.count).unwrap_or(0));
+            start = answer.last_evaluated_key;
+            if start.is_none() {
+                return Ok(count);
+            }
+        }
+    }
+
+    /// Adds up the numbers that an attribute has in the items of an index partition. One call for each megabyte.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn index_sum(&self, gsi1pk: &str, attribute: &str) -> Result<u64, StoreError> {
+        let (mut sum, mut start) = (0_u64, None);
+        loop {
+            let answer = self
+                .client
+                .query()
+                .table_name(&self.table)
+                .index_name(table::INDEX)
+                .key_condition_expression("gsi1pk = :pk")
+                .projection_expression("#attribute")
+                .expression_attribute_names("#attribute", attribute)
+                .expression_attribute_values(":pk", AttributeValue::S(gsi1pk.to_owned()))
+                .set_exclusive_start_key(start)
+                .send()
+                .await
+                .map_err(unavailable)?;
+            for item in answer.items.unwrap_or_default() {
+                let number = item.get(attribute).and_then(|value| value.as_n().ok());
+                sum = sum.saturating_add(number.and_then(|number| number.parse().ok()).unwrap_or(0));
+            }
+            start = answer.last_evaluated_key;
+            if start.is_none() {
+                return Ok(sum);
+            }
+        }
+    }
+
+    fn within(&self, gsi1pk: &str, range: &RangeInclusive<&str>) -> QueryFluentBuilder {
+        self.client
+            .query()
+            .table_name(&self.table)
+            .index_name(table::INDEX)
+            .key_condition_expression("gsi1pk = :pk AND gsi1sk BETWEEN :from AND :to")
+            .expression_attribute_values(":pk", AttributeValue::S(gsi1pk.to_owned()))
+            .expression_attribute_values(":from", AttributeValue::S((*range.start()).to_owned()))
+            .expression_attribute_values(":to", AttributeValue::S((*range.end()).to_owned()))
     }
 
     /// Reads an index partition to its end, or until `enough` items are there.

@@ -97,6 +97,14 @@ impl Ledger {
         reckoning::reckon(self.baseline.as_ref(), before).expiry
     }
 
+    /// Whether a transaction stands here, whether it counts or not.
+    #[must_use]
+    pub fn knows(&self, transaction: &TransactionId) -> bool {
+        self.entries.contains_key(transaction)
+            || self.reviewed.contains_key(transaction)
+            || self.failed_renewals.contains_key(transaction)
+    }
+
     /// Whether an entry is contained in the baseline.
     #[must_use]
     pub fn contains(&self, entry: &Entry) -> bool {

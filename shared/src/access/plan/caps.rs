@@ -14,7 +14,8 @@ const SHARE_PERCENT: u64 = 5;
 /// What a run may still do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Allowance {
-    caps: Caps,
+    /// `None` where a person has approved all of it.
+    caps: Option<Caps>,
     grants: u32,
     reversals: BTreeMap<ScriptId, u32>,
 }
@@ -24,16 +25,33 @@ impl Allowance {
     #[must_use]
     pub fn new(caps: Caps) -> Self {
         Self {
-            caps,
+            caps: Some(caps),
             grants: 0,
             reversals: BTreeMap::new(),
         }
     }
 
+    /// All that a person has approved.
+    #[must_use]
+    pub fn unlimited() -> Self {
+        Self {
+            caps: None,
+            grants: 0,
+            reversals: BTreeMap::new(),
+        }
+    }
+
+    /// Whether no grant or extension is left.
+    #[must_use]
+    pub fn is_spent(&self) -> bool {
+        self.caps
+            .is_some_and(|caps| self.grants >= caps.max_grants_per_run)
+    }
+
     /// Takes one grant or extension; false where it has to wait for the next run.
     #[must_use]
     pub fn take_grant(&mut self) -> bool {
-        let allowed = self.grants < self.caps.max_grants_per_run;
+        let allowed = !self.is_spent();
         if allowed {
             self.grants = self.grants.saturating_add(1);
         }
@@ -45,7 +63,7 @@ impl Allowance {
     #[must_use]
     pub fn take_reversal(&mut self, script: &ScriptId, active: u64) -> bool {
         let taken = self.reversals.entry(script.clone()).or_default();
-        let allowed = *taken < revocation_cap(self.caps, active);
+        let allowed = self.caps.is_none_or(|caps| *taken < revocation_cap(caps, active));
         if allowed {
             *taken = taken.saturating_add(1);
         }

@@ -1,0 +1,230 @@
+//! What the access API has of one script, as it was when the run first looked.
+
+use std::collections::HashMap;
+
+use super::{Refused, Run};
+use crate::access::books::Saving;
+use crate::access::customer::Customer;
+use crate::access::expiry::Expiry;
+use crate::access::ids::ScriptId;
+use crate::access::names::Username;
+use crate::access::records::{Bootstrapped, Claimant};
+use crate::access::remote::RemoteUser;
+use crate::access::retries::Verdict;
+use crate::access::service::Ended;
+
+/// What the access API has of one script.
+#[derive(Debug, Clone)]
+pub(super) struct Listing {
+    /// The ends of access by the name's key, or why they are not known in this run.
+    ends: Result<HashMap<String, Expiry>, Ended>,
+    /// How many names have access now.
+    live: u64,
+}
+
+impl Run<'_> {
+    /// Reads once for each script what there was before Berth. False where that has to be done by a later run, before
+    /// which no row is read.
+    pub(super) async fn find_baselines(&mut self) -> Result<bool, Refused> {
+        let scripts: Vec<ScriptId> = self.configuration.scripts().into_iter().cloned().collect();
+        for script in scripts {
+            if self.record.bootstrapped.contains_key(&script) {
+                continue;
+            }
+            let mut found = Vec::new();
+            if self.service.can_list() {
+                found = match self.list(&script).await {
+                    Ok(users) => users,
+                    Err(_) if self.is_out_of_time() => return Ok(false),
+                    Err(ended) if ended.verdict == Verdict::NoAccess => {
+                        self.pause(&ended);
+                        return Ok(false);
+                    }
+                    Err(ended) => return Err(Refused::Service(ended)),
+                };
+            }
+            self.keep_lease().await?;
+            let users = u64::try_from(found.len()).unwrap_or(u64::MAX);
+            let claimants = found.iter().filter_map(|user| {
+                let username = Username::parse(&user.username).ok()?;
+                Some(Claimant {
+                    username,
+                    person: None,
+                    scripts: [(script.clone(), user.expiry)].into(),
+                    found_at: Some(self.now),
+                })
+            });
+            let claimants = claimants.collect();
+            self.books.save_baselines(&script, claimants).await?;
+            let bootstrapped = Bootstrapped { at: self.now, users };
+            self.record.bootstrapped.insert(script.clone(), bootstrapped);
+            self.books.save_run(&mut self.record).await?;
+            if self.service.can_list() {
+                self.lists.insert(script, Listing::of(Ok(found), self.now));
+            }
+        }
+        Ok(true)
+    }
+
+    /// When a name's access to a script ends, by what the access API says.
+    ///
+    /// # Errors
+    /// [`Ended`] where it is not known.
+    pub(super) async fn remote(
+        &mut self,
+        script: &ScriptId,
+        name: &Username,
+    ) -> Result<Option<Expiry>, Ended> {
+        if !self.service.can_list() {
+            return self.service.access_of(script, name, self.call_until()).await;
+        }
+        if !self.lists.contains_key(script) {
+            let found = self.list(script).await;
+            self.lists.insert(script.clone(), Listing::of(found, self.now));
+        }
+        match self.lists.get(script).map(|listing| &listing.ends) {
+            Some(Ok(ends)) => Ok(ends.get(&name.key()).copied()),
+            Some(Err(ended)) => Err(ended.clone()),
+            None => Ok(None),
+        }
+    }
+
+    /// Notes what the access API has been told.
+    pub(super) fn note_remote(&mut self, script: &ScriptId, name: &Username, end: Option<Expiry>) {
+        let Some(Ok(ends)) = self.lists.get_mut(script).map(|listing| listing.ends.as_mut()) else {
+            return;
+        };
+        match end {
+            Some(end) => ends.insert(name.key(), end),
+            None => ends.remove(&name.key()),
+        };
+    }
+
+    /// How many names have access to a script; 0 where that is not known.
+    pub(super) fn active(&self, script: &ScriptId) -> u64 {
+        self.lists.get(script).map_or(0, |listing| listing.live)
+    }
+
+    /// The names that have access to a script and that nobody here claims. They are reported and never touched.
+    pub(in crate::access) async fn report_unmanaged(&mut self) -> Result<(), Refused> {
+        let scripts: Vec<ScriptId> = self.configuration.scripts().into_iter().cloned().collect();
+        for script in scripts {
+            let Some(Ok(ends)) = self.lists.get(&script).map(|listing| &listing.ends) else {
+                continue;
+            };
+            let mut managed = std::collections::HashSet::new();
+            self.books
+                .each_name(|claimant| {
+                    if claimant.person.is_some() && claimant.scripts.contains_key(&script) {
+                        managed.insert(claimant.username.key());
+                    }
+                })
+                .await?;
+            let mut others: Vec<&String> = ends
+                .iter()
+                .filter(|(name, end)| end.is_live(self.now) && !managed.contains(*name))
+                .map(|(name, _)| name)
+                .collect();
+            others.sort_unstable();
+            if !others.is_empty() {
+                let named: Vec<&str> = others.iter().take(20).map(|name| name.as_str()).collect();
+                let more = if others.len() > named.len() { ", …" } else { "" };
+                self.report.warn(format!(
+                    "{} users of {script} are not managed here and were left alone: {}{more}",
+                    others.len(),
+                    named.join(", ")
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Everybody who has access to a script.
+    async fn list(&mut self, script: &ScriptId) -> Result<Vec<RemoteUser>, Ended> {
+        let mut users = Vec::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let page = self
+                .service
+                .page(script, cursor.as_deref(), self.call_until())
+                .await?;
+            users.extend(page.users);
+            cursor = page.next;
+            if cursor.is_none() {
+                return Ok(users);
+            }
+            // Losing the lease is noticed by the next write.
+            if self.keep_lease().await.is_err() {
+                return Err(Ended {
+                    verdict: Verdict::Retry,
+                    asked: None,
+                    reason: "the run was taken over while the list was read".to_owned(),
+                });
+            }
+        }
+    }
+
+    /// Notes that the access API does not let us in.
+    pub(super) fn pause(&mut self, ended: &Ended) {
+        if self.record.paused_since.is_none() {
+            self.record.paused_since = Some(self.now);
+            let text = format!(
+                "The access API does not let Berth in ({ended}). Nothing is granted or taken back until its \
+                 credentials, or the session behind it, work again; what is due waits and loses nothing."
+            );
+            self.alerts.push((format!("paused:{}", self.now), text));
+        }
+        self.stopped = true;
+        self.report.degrade();
+    }
+
+    /// A customer to be written, with the letters that the change causes.
+    pub(in crate::access) fn saving(
+        &mut self,
+        before: Option<Customer>,
+        after: Customer,
+        mut events: Vec<crate::access::books::AuditEvent>,
+    ) -> Result<Saving, Refused> {
+        events.extend(self.told_events(before.as_ref(), &after));
+        let notices = self.notices(before.as_ref(), &after)?;
+        Ok(Saving {
+            before,
+            after,
+            events,
+            notices,
+        })
+    }
+
+    /// Writes customers, and gives them back as they stand there now.
+    pub(in crate::access) async fn save(&mut self, savings: Vec<Saving>) -> Result<Vec<Customer>, Refused> {
+        if savings.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.outdate_plans().await?;
+        for saving in &savings {
+            self.touched.insert(saving.after.person.0);
+        }
+        Ok(self.books.save(savings).await?)
+    }
+}
+
+impl Listing {
+    fn of(found: Result<Vec<RemoteUser>, Ended>, now: jiff::Timestamp) -> Self {
+        let ends = found.map(|users| {
+            let mut ends: HashMap<String, Expiry> = HashMap::with_capacity(users.len());
+            for user in users {
+                // Of two spellings of one name the later end counts.
+                let end = ends.entry(user.username.to_ascii_lowercase()).or_default();
+                *end = (*end).max(user.expiry);
+            }
+            ends
+        });
+        let live = ends
+            .as_ref()
+            .map_or(0, |ends| ends.values().filter(|end| end.is_live(now)).count());
+        Self {
+            live: u64::try_from(live).unwrap_or(u64::MAX),
+            ends,
+        }
+    }
+}
