@@ -10,6 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::super::ids::PersonId;
 use super::super::retries;
 use super::letters::Letter;
 
@@ -52,6 +53,8 @@ pub struct Dispatch {
     pub letter: Option<Letter>,
     /// Where it goes; nothing once there is no other letter.
     pub way: Option<Way>,
+    /// The customer it is about, while there is another letter.
+    pub person: Option<PersonId>,
     /// The item, by its two keys, while which exists the letters are worth sending.
     pub only_while: Option<(String, String)>,
     /// When the notice was put in.
@@ -111,6 +114,7 @@ impl Dispatch {
             rev: 1,
             letter: Some(letter),
             way: Some(way),
+            person: None,
             only_while,
             put_at: now,
             due_at: now,
@@ -142,6 +146,7 @@ impl Dispatch {
             rev: self.rev.saturating_add(1),
             letter: None,
             way: None,
+            person: None,
             due_at: now,
             taken_by: None,
             ended: Some(ended),

@@ -78,7 +78,10 @@ pub fn notice(tenant: &TenantId, notice: &Notice, now: Timestamp) -> Result<(Key
             let only_while = unknown.only_while.clone().map(|key| (key.pk, key.sk));
             (
                 key(tenant, [&person, "invalid_username", &value, "invalid_username"]),
-                Dispatch::new(letter, way, only_while, now),
+                Dispatch {
+                    person: Some(unknown.person),
+                    ..Dispatch::new(letter, way, only_while, now)
+                },
             )
         }
         Notice::OperatorMail { to, digest } => (
