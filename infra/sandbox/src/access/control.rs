@@ -3,6 +3,7 @@
 //! | call | does |
 //! |---|---|
 //! | `PUT transactions` | the shop's transactions from now on: a list of raw rows, each served to the letter |
+//! | `PUT members` | the shop's members from now on: a list of raw members, each with an `id` |
 //! | `PUT usernames` | the names that TradingView knows from now on, in their canonical spelling |
 //! | `PUT access/{scriptId}`, `GET access/{scriptId}` | sets or tells who has access to a script |
 //! | `GET requests`, `DELETE requests` | lists or forgets the requests received, with their bodies, without keys |
@@ -36,6 +37,7 @@ const LARGEST_LIST: usize = 256 * 1024 * 1024;
 pub(super) fn routes() -> Router<Arc<Shared>> {
     Router::new()
         .route("/__sandbox/transactions", put(set_transactions))
+        .route("/__sandbox/members", put(set_members))
         .route("/__sandbox/usernames", put(set_usernames))
         .route("/__sandbox/access/{script_id}", get(access).put(set_access))
         .route("/__sandbox/requests", get(requests).delete(forget_requests))
@@ -52,6 +54,14 @@ async fn set_transactions(State(shared): State<Arc<Shared>>, body: Bytes) -> Con
     let rows: Vec<Box<RawValue>> = list(&body)?;
     shared.store.set_sales(&rows).map_err(broken)?;
     Ok(Json(json!({"transactions": rows.len()})))
+}
+
+async fn set_members(State(shared): State<Arc<Shared>>, body: Bytes) -> Control {
+    let members: Vec<Box<RawValue>> = list(&body)?;
+    if !shared.store.set_members(&members).map_err(broken)? {
+        return Err(Fault::input("Each member has to have a number as its `id`."));
+    }
+    Ok(Json(json!({"members": members.len()})))
 }
 
 async fn set_usernames(State(shared): State<Arc<Shared>>, body: Bytes) -> Control {

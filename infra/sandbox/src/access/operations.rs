@@ -7,8 +7,9 @@ use percent_encoding::percent_decode_str;
 pub(super) const MAIL: &str = "mail";
 
 /// What faults may call an operation.
-const NAMES: [&str; 7] = [
+const NAMES: [&str; 8] = [
     "transactions",
+    "members",
     "grant",
     "update",
     "remove",
@@ -37,6 +38,8 @@ pub(super) enum Operation {
     TransactionPage,
     /// MemberPress's single transaction.
     Transaction(String),
+    /// MemberPress's single member.
+    Member(String),
     /// Opens a script to a user.
     Grant,
     /// Changes when a user's access ends.
@@ -69,6 +72,7 @@ impl Operation {
             }
             ["wp-json", "mp", "v1", "transactions"] if is(&Method::GET) => Self::TransactionPage,
             ["wp-json", "mp", "v1", "transactions", id] if is(&Method::GET) => Self::Transaction(decoded(id)),
+            ["wp-json", "mp", "v1", "members", id] if is(&Method::GET) => Self::Member(decoded(id)),
             ["tradingview", "access", "grant"] if is(&Method::POST) => Self::Grant,
             ["tradingview", "access", "update"] if is(&Method::POST) => Self::Update,
             ["tradingview", "access", "remove"] if is(&Method::POST) => Self::Remove,
@@ -89,7 +93,9 @@ impl Operation {
     /// Whose call it is.
     pub(super) fn service(&self) -> Service {
         match self {
-            Self::TransactionsSince | Self::TransactionPage | Self::Transaction(_) => Service::WordPress,
+            Self::TransactionsSince | Self::TransactionPage | Self::Transaction(_) | Self::Member(_) => {
+                Service::WordPress
+            }
             Self::Grant | Self::Update | Self::Remove | Self::List(_) | Self::Validate(_) => {
                 Service::AccessApi
             }
@@ -103,6 +109,7 @@ impl Operation {
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::TransactionsSince | Self::TransactionPage | Self::Transaction(_) => "transactions",
+            Self::Member(_) => "members",
             Self::Grant | Self::PeerGrant(_) => "grant",
             Self::Update => "update",
             Self::Remove | Self::PeerRemove(_) => "remove",

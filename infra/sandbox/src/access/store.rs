@@ -20,6 +20,7 @@ const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS sales (position INTEGER PRIMARY KEY, id INTEGER, created INTEGER, row TEXT NOT NULL);
     CREATE INDEX IF NOT EXISTS sales_by_id ON sales (id, position);
     CREATE INDEX IF NOT EXISTS sales_by_creation ON sales (created);
+    CREATE TABLE IF NOT EXISTS members (id INTEGER PRIMARY KEY, member TEXT NOT NULL);
     CREATE TABLE IF NOT EXISTS names (folded TEXT PRIMARY KEY, id INTEGER NOT NULL, username TEXT NOT NULL);
     CREATE TABLE IF NOT EXISTS access (
         position INTEGER PRIMARY KEY AUTOINCREMENT, script TEXT NOT NULL, folded TEXT NOT NULL, id TEXT NOT NULL,
@@ -98,7 +99,8 @@ impl Store {
     /// Forgets everything.
     pub(super) fn clear(&self) -> Result<()> {
         held(&self.0).execute_batch(
-            "BEGIN; DELETE FROM sales; DELETE FROM names; DELETE FROM access; DELETE FROM mails; COMMIT;",
+            "BEGIN; DELETE FROM sales; DELETE FROM members; DELETE FROM names; DELETE FROM access; DELETE FROM mails; \
+             COMMIT;",
         )
     }
 
@@ -165,6 +167,35 @@ impl Store {
                 [id],
                 |row| row.get(0),
             )
+            .optional()
+    }
+
+    /// Puts these in place of the shop's members, each kept to the letter; `false` where one has no number as its id.
+    pub(super) fn set_members(&self, members: &[Box<RawValue>]) -> Result<bool> {
+        let mut database = held(&self.0);
+        let change = database.transaction()?;
+        change.execute("DELETE FROM members", [])?;
+        {
+            let mut insert = change.prepare("INSERT OR REPLACE INTO members (id, member) VALUES (?, ?)")?;
+            for member in members {
+                let Some(id) = number(
+                    serde_json::from_str(member.get())
+                        .unwrap_or(Value::Null)
+                        .get("id"),
+                ) else {
+                    return Ok(false);
+                };
+                insert.execute(params![id, member.get()])?;
+            }
+        }
+        change.commit()?;
+        Ok(true)
+    }
+
+    /// The member with this id, to the letter.
+    pub(super) fn member(&self, id: i64) -> Result<Option<String>> {
+        held(&self.0)
+            .query_row("SELECT member FROM members WHERE id = ?", [id], |row| row.get(0))
             .optional()
     }
 
@@ -308,11 +339,16 @@ impl Store {
 fn sale_id(row: &Value) -> Option<i64> {
     ["id", "transaction_id"]
         .iter()
-        .find_map(|name| match row.get(*name) {
-            Some(Value::Number(number)) => number.as_i64(),
-            Some(Value::String(text)) => text.parse().ok(),
-            _ => None,
-        })
+        .find_map(|name| number(row.get(*name)))
+}
+
+/// A whole number, perhaps as a text.
+fn number(value: Option<&Value>) -> Option<i64> {
+    match value? {
+        Value::Number(number) => number.as_i64(),
+        Value::String(text) => text.parse().ok(),
+        _ => None,
+    }
 }
 
 /// One spelling for all that TradingView takes for the same name.

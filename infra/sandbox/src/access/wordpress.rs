@@ -1,4 +1,4 @@
-//! The shop: its own endpoint for all transactions, and MemberPress's REST API for them.
+//! The shop: its own endpoint for all transactions, and MemberPress's REST API for them and for members.
 //!
 //! Both serve the rows exactly as they were put. MemberPress's list is a bare array with the totals in its headers;
 //! it knows no time stamp to ask by, and a missing transaction is an error without a status, which WordPress answers
@@ -46,7 +46,14 @@ pub(super) fn answer(call: &Call<'_>, operation: &Operation) -> rusqlite::Result
         }
     }
     match operation {
-        Operation::Transaction(id) => one(call, id),
+        Operation::Transaction(id) => match id.parse() {
+            Ok(id) => Ok(one(call.shared.store.sale(id)?, "transaction")),
+            Err(_) => Ok(no_route()),
+        },
+        Operation::Member(id) => match id.parse() {
+            Ok(id) => Ok(one(call.shared.store.member(id)?, "member")),
+            Err(_) => Ok(no_route()),
+        },
         Operation::TransactionPage => page(call),
         _ => since(call),
     }
@@ -128,18 +135,15 @@ fn with_page(call: &Call<'_>, page: u64) -> String {
     format!("http://{host}{path}?{}", query.finish())
 }
 
-fn one(call: &Call<'_>, id: &str) -> rusqlite::Result<Response> {
-    let found = match id.parse() {
-        Ok(id) => call.shared.store.sale(id)?,
-        Err(_) => return Ok(no_route()),
-    };
-    Ok(match found {
-        Some(row) => rows(row),
+/// A thing by its id, to the letter, or the error that there is no such.
+fn one(found: Option<String>, what: &str) -> Response {
+    match found {
+        Some(thing) => rows(thing),
         None => json_answer(
             StatusCode::INTERNAL_SERVER_ERROR,
-            &json!({"code": "mp_not_found", "message": "No transaction was found.", "data": null}),
+            &json!({"code": "mp_not_found", "message": format!("No {what} was found."), "data": null}),
         ),
-    })
+    }
 }
 
 fn rows(body: String) -> Response {
