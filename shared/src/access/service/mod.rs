@@ -9,6 +9,8 @@ mod call;
 mod original;
 mod pacing;
 mod peer;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

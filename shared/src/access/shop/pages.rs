@@ -222,3 +222,202 @@ fn is_older(row: &Value, since: Timestamp, zone: &TimeZone) -> bool {
 fn id(row: &Value) -> Option<u64> {
     fields::first(row, &["transaction_id", "id"])?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::access::ledger::tests::at;
+
+    /// A shop's list of transactions by their ids, which are the days of their creation, too.
+    struct List {
+        ids: BTreeSet<u64>,
+        /// The most rows on a page, whatever is asked for.
+        cap: usize,
+        says_totals: bool,
+        obeys_order: bool,
+    }
+
+    impl List {
+        fn of(count: u64, cap: usize) -> Self {
+            Self {
+                ids: (1..=count).collect(),
+                cap,
+                says_totals: true,
+                obeys_order: true,
+            }
+        }
+
+        fn page(&self, walk: &Walk) -> Option<Page> {
+            let number = usize::try_from(walk.page()?).unwrap();
+            let mut ids: Vec<u64> = self.ids.iter().copied().collect();
+            if matches!(walk.order(), Order::NewestFirst(_)) || !self.obeys_order {
+                ids.reverse();
+            }
+            if !self.obeys_order && matches!(walk.order(), Order::NewestFirst(_)) {
+                ids.reverse();
+            }
+            let rows = ids.iter().skip((number - 1) * self.cap).take(self.cap);
+            Some(Page {
+                rows: rows.map(|id| row(*id)).collect(),
+                total: self.says_totals.then_some(ids.len() as u64),
+                pages: self
+                    .says_totals
+                    .then(|| u32::try_from(ids.len().div_ceil(self.cap)).unwrap()),
+            })
+        }
+    }
+
+    fn row(id: u64) -> Value {
+        let created = at("2026-01-01")
+            .checked_add(jiff::SignedDuration::from_hours(24 * i64::try_from(id).unwrap()))
+            .unwrap();
+        json!({"id": id.to_string(), "created_at": created.to_string()})
+    }
+
+    fn since(day: u64) -> Order {
+        Order::NewestFirst(row(day)["created_at"].as_str().unwrap().parse().unwrap())
+    }
+
+    /// The ids that a walk gives, while `meanwhile` happens to the list after each page.
+    fn walked(list: &mut List, mut walk: Walk, mut meanwhile: impl FnMut(&mut List, usize)) -> Vec<u64> {
+        let mut given = Vec::new();
+        for asked in 0.. {
+            let Some(page) = list.page(&walk) else { break };
+            assert!(asked < 1_000, "the walk does not end");
+            let rows = walk.take(page, &TimeZone::UTC).unwrap();
+            given.extend(rows.unwrap_or_default().iter().map(|row| id(row).unwrap()));
+            meanwhile(list, asked);
+        }
+        given
+    }
+
+    fn undisturbed(list: &mut List, order: Order) -> Vec<u64> {
+        walked(list, Walk::new(order, 100), |_, _| {})
+    }
+
+    #[test]
+    fn all_rows_are_given_once_however_long_pages_are() {
+        for (count, cap) in [(0, 5), (1, 5), (5, 5), (12, 5), (10, 100), (7, 1)] {
+            for says_totals in [true, false] {
+                let mut list = List::of(count, cap);
+                list.says_totals = says_totals;
+                let given = undisturbed(&mut list, Order::OldestFirst);
+                assert_eq!(given, (1..=count).collect::<Vec<_>>(), "{count} by {cap}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_walk_from_the_newest_stops_after_a_page_of_what_is_too_old() {
+        let mut list = List::of(1_000, 10);
+        let given = undisturbed(&mut list, since(975));
+        assert_eq!(given, (961..=1_000).rev().collect::<Vec<_>>());
+        assert_eq!(undisturbed(&mut list, since(0)).len(), 1_000);
+    }
+
+    #[test]
+    fn a_shop_that_does_not_order_is_read_to_its_end() {
+        let mut list = List::of(50, 10);
+        list.obeys_order = false;
+        for order in [Order::OldestFirst, since(40)] {
+            let given: BTreeSet<u64> = undisturbed(&mut list, order).into_iter().collect();
+            assert_eq!(given, list.ids, "{order:?}");
+        }
+    }
+
+    #[test]
+    fn rows_that_arrive_meanwhile_move_nothing_out_of_sight() {
+        let mut list = List::of(30, 10);
+        let arrive = |list: &mut List, asked: usize| {
+            if asked < 3 {
+                let newest = *list.ids.last().unwrap();
+                list.ids.extend(newest + 1..=newest + 7);
+            }
+        };
+        let given = walked(&mut list, Walk::new(Order::OldestFirst, 10), arrive);
+        assert_eq!(given, (1..=51).collect::<Vec<_>>());
+
+        let mut list = List::of(30, 10);
+        let given = walked(&mut list, Walk::new(since(0), 10), arrive);
+        assert_eq!(given, (1..=30).rev().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_row_that_a_deleted_one_pulls_forward_is_found() {
+        let mut list = List::of(30, 10);
+        let given = walked(&mut list, Walk::new(Order::OldestFirst, 10), |list, asked| {
+            if asked == 0 {
+                list.ids.retain(|id| *id > 3);
+            }
+        });
+        assert_eq!(given, (1..=30).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_walk_goes_on_from_its_mark_though_rows_were_deleted() {
+        let mut list = List::of(50, 10);
+        let mut walk = Walk::new(Order::OldestFirst, 100);
+        let mut given = Vec::new();
+        for _ in 0..3 {
+            let rows = walk.take(list.page(&walk).unwrap(), &TimeZone::UTC).unwrap();
+            given.extend(rows.unwrap().iter().map(|row| id(row).unwrap()));
+        }
+        let mark = serde_json::to_string(&walk.mark().unwrap()).unwrap();
+        let mark: PageMark = serde_json::from_str(&mark).unwrap();
+        // More than a page of what was read already.
+        list.ids.retain(|id| *id > 13);
+        given.extend(walked(&mut list, Walk::resume(&mark, 100), |_, _| {}));
+        assert_eq!(given, (1..=50).collect::<Vec<_>>());
+        // Pages of another length are counted otherwise.
+        let anew = walked(&mut list, Walk::resume(&mark, 20), |_, _| {});
+        assert_eq!(anew, (14..=50).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_shop_that_knows_no_pages_is_noticed() {
+        let page = || Page {
+            rows: (1..=10).map(row).collect(),
+            ..Page::default()
+        };
+        let mut walk = Walk::new(Order::OldestFirst, 10);
+        assert_eq!(walk.take(page(), &TimeZone::UTC).unwrap().unwrap().len(), 10);
+        assert_eq!(walk.take(page(), &TimeZone::UTC), Err(SamePage));
+    }
+
+    proptest! {
+        /// Whatever comes and goes, a row that is there all the time is given. Between two pages rows either come or
+        /// go: if as many come as go, nothing tells that any went.
+        #[test]
+        fn what_is_there_all_the_time_is_given(
+            count in 0_u64..60,
+            cap in 1_usize..12,
+            newest_first in any::<bool>(),
+            changes in prop::collection::vec((any::<bool>(), any::<prop::sample::Index>(), 1_u64..4), 0..30),
+        ) {
+            let mut list = List::of(count, cap);
+            let mut lasting = list.ids.clone();
+            let order = if newest_first { since(0) } else { Order::OldestFirst };
+            let given = walked(&mut list, Walk::new(order, 100), |list, asked| {
+                match changes.get(asked) {
+                    Some((true, _, more)) => {
+                        let newest = list.ids.last().copied().unwrap_or(count);
+                        list.ids.extend(newest + 1..=newest + more);
+                    }
+                    Some((false, index, _)) if !list.ids.is_empty() => {
+                        let gone = *index.get(&list.ids.iter().copied().collect::<Vec<_>>());
+                        list.ids.remove(&gone);
+                        lasting.remove(&gone);
+                    }
+                    _ => {}
+                }
+            });
+            let given: BTreeSet<u64> = given.into_iter().collect();
+            prop_assert!(lasting.is_subset(&given), "missing: {:?}", lasting.difference(&given));
+        }
+    }
+}
