@@ -5,7 +5,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::configuration::{AccessApi, DateMeaning, ExpiryFormat};
+use super::configuration::{AccessApi, AccessApiKind, DateMeaning, ExpiryFormat};
 use super::duration::DAY_SECONDS;
 use super::expiry::Expiry;
 use super::fields;
@@ -16,7 +16,13 @@ use super::times::{self, DayEdge, SourceTime};
 pub struct Wire {
     format: ExpiryFormat,
     meaning: DateMeaning,
+    /// Whether ends come from whole days that are added to other ends.
+    relative: bool,
 }
+
+/// How much later than the present a peer's may be when it adds to it: the longest that a call takes, and what two
+/// clocks differ by.
+const LATER_PRESENT: SignedDuration = SignedDuration::from_mins(15);
 
 /// Somebody who has access to a script.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +60,7 @@ impl Wire {
         Self {
             format: api.expiry_format,
             meaning: api.date_meaning,
+            relative: api.kind == AccessApiKind::Trendoscope,
         }
     }
 
@@ -66,12 +73,16 @@ impl Wire {
         }
     }
 
-    /// When access really ends once `expiry` has been written.
+    /// When access really ends once `expiry` has been written, at the latest.
     #[must_use]
     pub fn effective(self, expiry: Expiry) -> Expiry {
         let Expiry::At(end) = expiry else {
             return expiry;
         };
+        if self.relative {
+            let latest = SignedDuration::from_secs(DAY_SECONDS).saturating_add(LATER_PRESENT);
+            return Expiry::At(end.checked_add(latest).unwrap_or(Timestamp::MAX));
+        }
         Expiry::At(match (self.format, self.meaning) {
             (ExpiryFormat::DateTime, _) => end,
             (ExpiryFormat::Date, DateMeaning::StartOfDay) => self.day_of(end),
@@ -188,14 +199,17 @@ mod tests {
     const END_OF_DAY: Wire = Wire {
         format: ExpiryFormat::Date,
         meaning: DateMeaning::EndOfDay,
+        relative: false,
     };
     const START_OF_DAY: Wire = Wire {
         format: ExpiryFormat::Date,
         meaning: DateMeaning::StartOfDay,
+        relative: false,
     };
     const EXACT: Wire = Wire {
         format: ExpiryFormat::DateTime,
         meaning: DateMeaning::EndOfDay,
+        relative: false,
     };
 
     #[test]
@@ -266,6 +280,21 @@ mod tests {
         assert_eq!(days_to_add(until("2026-02-01"), target, now), Some(59));
         assert_eq!(days_to_add(Expiry::At(target), target, now), None);
         assert_eq!(days_to_add(Expiry::Lifetime, target, now), None);
+    }
+
+    #[test]
+    fn an_end_of_whole_days_is_ours_though_it_is_up_to_a_day_later() {
+        let relative = Wire {
+            relative: true,
+            ..EXACT
+        };
+        let (now, target) = (at("2026-03-01T10:00:00Z"), at("2026-03-31T10:00:01Z"));
+        let days = days_to_add(Expiry::NoAccess, target, now).unwrap();
+        // The peer's present is a little later.
+        let given = at("2026-03-01T10:01:00Z").checked_add(SignedDuration::from_hours(24 * days));
+        let given = Expiry::At(given.unwrap());
+        assert!(given > Expiry::At(target) && given <= relative.effective(Expiry::At(target)));
+        assert_eq!(relative.effective(Expiry::Lifetime), Expiry::Lifetime);
     }
 
     proptest! {

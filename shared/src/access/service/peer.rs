@@ -8,13 +8,12 @@ use http::Method;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::super::duration::DAY_SECONDS;
 use super::super::expiry::Expiry;
 use super::super::fields;
 use super::super::ids::ScriptId;
 use super::super::names::Username;
 use super::super::plan::Action;
-use super::super::remote::Wire;
+use super::super::remote::{Wire, days_to_add};
 use super::super::retries::CallKind;
 use super::super::tally::Called;
 use super::call::{Call, filled};
@@ -122,25 +121,17 @@ pub(super) fn step(action: Action, remote: Option<Expiry>, wire: Wire, now: Time
     let Some(to) = action.target() else {
         return Step::Remove;
     };
-    let from = match remote {
-        Some(remote) if remote >= to && action.takes() => return Step::Remove,
-        Some(remote) if remote >= to => return Step::Done,
-        // The peer adds to an end that has passed, too.
-        Some(Expiry::At(end)) => end,
-        Some(Expiry::NoAccess | Expiry::Lifetime) | None => now,
-    };
+    let remote = remote.unwrap_or(Expiry::NoAccess);
+    if remote >= to && action.takes() {
+        return Step::Remove;
+    }
     match to {
+        Expiry::Lifetime if remote == to => Step::Done,
         Expiry::Lifetime => Step::Grant(LIFETIME.to_owned()),
-        Expiry::At(end) => match days(from, end) {
-            0 => Step::Done,
-            days => Step::Grant(format!("{days}D")),
+        Expiry::At(end) => match days_to_add(remote, end, now) {
+            Some(days) => Step::Grant(format!("{days}D")),
+            None => Step::Done,
         },
         Expiry::NoAccess => Step::Remove,
     }
-}
-
-/// Whole days from one moment to another, rounded up; 0 where the other is not later.
-fn days(from: Timestamp, to: Timestamp) -> i64 {
-    let seconds = to.as_second().saturating_sub(from.as_second()).max(0);
-    seconds.saturating_add(DAY_SECONDS - 1).div_euclid(DAY_SECONDS)
 }

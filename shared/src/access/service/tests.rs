@@ -215,7 +215,7 @@ proptest! {
             Some(from) => Action::Update { from, to },
         };
         let step = |remote| peer::step(action, remote, wire, now);
-        for _ in 0..2 {
+        for _ in 0..4 {
             remote = applied(&step(remote), remote, moment(1_000_000 + delay));
         }
         prop_assert!(remote >= Some(to));
