@@ -170,6 +170,21 @@ async fn the_shops_own_endpoint_serves_rows_to_the_letter_since_a_time() {
 }
 
 #[tokio::test]
+async fn added_rows_take_the_place_of_those_with_their_ids_and_leave_the_others() {
+    let shop = Shop::start().await;
+    let put = json!([row(1, "2026-01-01 00:00:00"), row(2, "2026-01-02 00:00:00")]);
+    shop.put("transactions", put).await;
+    let changed = json!([row(1, "2026-01-05 00:00:00"), row(3, "2026-01-03 00:00:00")]);
+    let add = shop
+        .request(Method::POST, "/__sandbox/transactions")
+        .json(&changed);
+    assert_eq!(answer(add).await.body, json!({"added": 2}));
+    assert_eq!(ids(&shop.shop(SITE).await.body), [1, 2, 3]);
+    let since = shop.shop(&format!("{SITE}?since=1767398400")).await;
+    assert_eq!(ids(&since.body), [1, 3], "{}", since.text);
+}
+
+#[tokio::test]
 async fn memberpress_lists_page_by_page_with_the_totals_in_headers() {
     let shop = Shop::start().await;
     let rows: Vec<_> = (1..=25).map(|id| row(id, "2026-01-01 00:00:00")).collect();

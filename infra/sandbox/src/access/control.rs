@@ -3,6 +3,7 @@
 //! | call | does |
 //! |---|---|
 //! | `PUT transactions` | the shop's transactions from now on: a list of raw rows, each served to the letter |
+//! | `POST transactions` | adds rows to them, or puts them in place of those with the same id |
 //! | `PUT members` | the shop's members from now on: a list of raw members, each with an `id` |
 //! | `PUT usernames` | the names that TradingView knows from now on, in their canonical spelling |
 //! | `PUT access/{scriptId}`, `GET access/{scriptId}` | sets or tells who has access to a script |
@@ -36,7 +37,10 @@ const LARGEST_LIST: usize = 256 * 1024 * 1024;
 /// The control calls' routes.
 pub(super) fn routes() -> Router<Arc<Shared>> {
     Router::new()
-        .route("/__sandbox/transactions", put(set_transactions))
+        .route(
+            "/__sandbox/transactions",
+            put(set_transactions).post(add_transactions),
+        )
         .route("/__sandbox/members", put(set_members))
         .route("/__sandbox/usernames", put(set_usernames))
         .route("/__sandbox/access/{script_id}", get(access).put(set_access))
@@ -62,6 +66,12 @@ async fn set_members(State(shared): State<Arc<Shared>>, body: Bytes) -> Control 
         return Err(Fault::input("Each member has to have a number as its `id`."));
     }
     Ok(Json(json!({"members": members.len()})))
+}
+
+async fn add_transactions(State(shared): State<Arc<Shared>>, body: Bytes) -> Control {
+    let rows: Vec<Box<RawValue>> = list(&body)?;
+    shared.store.add_sales(&rows).map_err(broken)?;
+    Ok(Json(json!({"added": rows.len()})))
 }
 
 async fn set_usernames(State(shared): State<Arc<Shared>>, body: Bytes) -> Control {

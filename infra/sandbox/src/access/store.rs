@@ -120,6 +120,25 @@ impl Store {
         change.commit()
     }
 
+    /// Puts each of these in place of the transaction with its id, or behind all others where there is none.
+    pub(super) fn add_sales(&self, rows: &[Box<RawValue>]) -> Result<()> {
+        let mut database = held(&self.0);
+        let change = database.transaction()?;
+        {
+            let mut replace = change.prepare("UPDATE sales SET created = ?2, row = ?3 WHERE id = ?1")?;
+            let mut insert = change.prepare("INSERT INTO sales (id, created, row) VALUES (?, ?, ?)")?;
+            for row in rows {
+                let read: Value = serde_json::from_str(row.get()).unwrap_or_default();
+                let created = read.get("created_at").and_then(dates::created);
+                let values = params![sale_id(&read), created, row.get()];
+                if replace.execute(values)? == 0 {
+                    insert.execute(values)?;
+                }
+            }
+        }
+        change.commit()
+    }
+
     /// The transactions created at `since` or later, in Unix seconds, and those whose time cannot be told, as a JSON
     /// array in the order in which they were put.
     pub(super) fn sales_since(&self, since: Option<i64>) -> Result<String> {

@@ -1,0 +1,323 @@
+//! What everybody's access is held against, and how it is told when it is not right.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use crate::holds::Write;
+use crate::play::{Play, plain, was_refunded};
+use crate::reckoning::{End, Row, Second};
+use crate::site::Answer;
+use crate::story::{self, SCRIPTS};
+
+/// The judge.
+pub struct Verdict;
+
+impl Verdict {
+    /// What is wrong with somebody's access now. Before the `last` time, only of those with whom nothing waits.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    pub async fn of(play: &Play, last: bool) -> Result<Vec<String>, String> {
+        let now = play.site.now() / 1000;
+        let mut faults = Vec::new();
+        for script in SCRIPTS {
+            let listed = play
+                .site
+                .sandbox("GET", &format!("access/{script}"), None)
+                .await?;
+            let mut found: BTreeMap<String, End> = BTreeMap::new();
+            for user in listed.as_array().into_iter().flatten() {
+                let name = user["username"].as_str().unwrap_or_default();
+                let end = match user["expiration"].as_str() {
+                    Some(end) => End::At(
+                        end.parse::<jiff::Timestamp>()
+                            .map_err(crate::site::text)?
+                            .as_second(),
+                    ),
+                    None => End::Never,
+                };
+                if found.insert(name.to_ascii_lowercase(), end).is_some() {
+                    faults.push(format!("{name} is listed twice for {script}"));
+                }
+            }
+            Self::of_script(play, last, script, now, &mut found, &mut faults);
+            if last {
+                Self::of_master_data(play, script, now, &mut faults).await?;
+            }
+        }
+        if last {
+            Self::of_mails(play, &mut faults).await?;
+        }
+        Ok(faults)
+    }
+
+    fn of_script(
+        play: &Play,
+        last: bool,
+        script: &'static str,
+        now: Second,
+        found: &mut BTreeMap<String, End>,
+        faults: &mut Vec<String>,
+    ) {
+        // Whoever shares a name shares what is listed for it.
+        let mut by_name: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+        for (number, typed) in &play.typed {
+            by_name.entry(plain(typed)).or_default().push(*number);
+        }
+        let mut unsettled = Vec::new();
+        for (name, customers) in by_name {
+            let has = found.remove(&name).unwrap_or(End::None);
+            if !last && customers.iter().any(|number| !play.holds.is_settled(*number)) {
+                unsettled.extend(customers);
+                continue;
+            }
+            let (mut least, mut most) = (End::None, End::None);
+            if play.known.contains(&name) {
+                for number in &customers {
+                    let (low, high) = play.holds.ends(*number, &rows(play, *number), script);
+                    (least, most) = (least.max(low), most.max(high));
+                }
+            }
+            let over = |end: End| end <= End::At(now);
+            let right = least <= has && has <= most || over(has) && over(most);
+            if !right {
+                for number in customers {
+                    faults.push(Self::about(play, number, script, (least, most), has));
+                }
+            }
+        }
+        for had in play
+            .story
+            .had
+            .iter()
+            .filter(|had| had.script == script && had.customer.is_none())
+        {
+            let has = found.remove(&had.name.to_ascii_lowercase());
+            if has != Some(had.end) {
+                faults.push(format!(
+                    "{} whom the shop does not know had {} on {script} and has {}",
+                    had.name,
+                    told(had.end),
+                    told(has.unwrap_or(End::None))
+                ));
+            }
+        }
+        for (name, end) in found {
+            let moving = unsettled
+                .iter()
+                .any(|number| name.contains(&format!("trader-{number}_")));
+            if *end > End::At(now) && !moving {
+                faults.push(format!(
+                    "{name} has {script} until {} and is nobody's name now",
+                    told(*end)
+                ));
+            }
+        }
+    }
+
+    /// The sync's own books have to say what the access API says, of all that is not over.
+    async fn of_master_data(
+        play: &Play,
+        script: &'static str,
+        now: Second,
+        faults: &mut Vec<String>,
+    ) -> Result<(), String> {
+        let path = format!("/api/access/scripts/{script}");
+        let body = match play.site.call("GET", &path, None).await {
+            Some(Answer { status: 200, body }) => body,
+            other => return Err(format!("{path} was answered {other:?}")),
+        };
+        let listed = play
+            .site
+            .sandbox("GET", &format!("access/{script}"), None)
+            .await?;
+        let listed: BTreeMap<&str, &Value> = listed
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|user| Some((user["username"].as_str()?, &user["expiration"])))
+            .collect();
+        for (name, user) in body["users"].as_object().into_iter().flatten() {
+            let end = |value: &Value| value.as_str().and_then(|end| end.parse::<jiff::Timestamp>().ok());
+            let (said, is) = (
+                end(&user["expiry"]),
+                listed.get(name.as_str()).and_then(|value| end(value)),
+            );
+            let lives = |end: Option<jiff::Timestamp>| end.is_some_and(|end| end.as_second() > now);
+            if (lives(said) || lives(is)) && said != is {
+                faults.push(format!(
+                    "the master data of {script} say {said:?} of {name}, the access API {is:?}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A letter about a wrong name goes to those who gave one, once and at most twice more, and to nobody else.
+    async fn of_mails(play: &Play, faults: &mut Vec<String>) -> Result<(), String> {
+        let mails = play.site.sandbox("GET", "mail", None).await?;
+        let mut got: BTreeMap<&str, usize> = BTreeMap::new();
+        for mail in mails.as_array().into_iter().flatten() {
+            *got.entry(mail["to"].as_str().unwrap_or_default()).or_default() += 1;
+        }
+        for (number, customer) in &play.story.customers {
+            let mails = got
+                .get(format!("customer{number}@example.com").as_str())
+                .copied()
+                .unwrap_or(0);
+            let wrong = !play.known.contains(&plain(&customer.typed));
+            if !wrong && mails > 0 || mails > 3 {
+                faults.push(format!(
+                    "customer {number}, who typed {}, got {mails} mails",
+                    customer.typed
+                ));
+            }
+            if wrong && mails == 0 && play.holds.was_unknown(&plain(&customer.typed)) {
+                faults.push(format!(
+                    "customer {number}, who typed {}, got no mail",
+                    customer.typed
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is wrong with a write that lowers an end, unless it may.
+    pub fn shortened(play: &Play, write: &Write, before: End) -> Option<String> {
+        let owners: Vec<u32> = play
+            .typed
+            .iter()
+            .filter(|(_, typed)| plain(typed) == write.name)
+            .map(|(number, _)| *number)
+            .collect();
+        let may = owners.is_empty() || owners.iter().any(|number| was_refunded(play.shop.get(number)));
+        (!may).then(|| {
+            let about: String = owners
+                .iter()
+                .map(|number| Self::story_of(play, *number, ""))
+                .collect();
+            format!(
+                "a write lowered {} on {} from {} to {} at {}, though nobody got money back\n{about}",
+                write.name,
+                write.script,
+                told(before),
+                told(write.end),
+                story::time(write.at / 1000),
+            )
+        })
+    }
+
+    /// How far the reckoning is from knowing every second.
+    pub fn widths(play: &Play) -> String {
+        let (mut exact, mut within, mut most) = (0, 0, 0);
+        for number in play.story.customers.keys() {
+            let rows = rows(play, *number);
+            for script in SCRIPTS {
+                match play.holds.ends(*number, &rows, script) {
+                    (low, high) if low == high => exact += usize::from(low != End::None),
+                    (End::At(low), End::At(high)) => {
+                        within += 1;
+                        most = most.max(high - low);
+                    }
+                    _ => within += 1,
+                }
+            }
+        }
+        format!("{exact} ends reckoned to the second, {within} within what runs took, at most {most} s")
+    }
+
+    fn about(play: &Play, number: u32, script: &'static str, expected: (End, End), found: End) -> String {
+        let range = if expected.0 == expected.1 {
+            told(expected.0)
+        } else {
+            format!("from {} to {}", told(expected.0), told(expected.1))
+        };
+        let short = match (expected.0, expected.1, found) {
+            (End::At(low), _, End::At(found)) if found < low => format!(" ({} s too short)", low - found),
+            (_, End::At(high), End::At(found)) if found > high => format!(" ({} s too long)", found - high),
+            _ => String::new(),
+        };
+        format!(
+            "customer {number} on {script}\n  expected {range}\n  found    {}{short}\n{}",
+            told(found),
+            Self::story_of(play, number, script)
+        )
+    }
+
+    /// A customer's rows, delays and writes.
+    fn story_of(play: &Play, number: u32, script: &str) -> String {
+        let mut text = format!("  typed {:?}\n", play.typed.get(&number));
+        for row in rows(play, number) {
+            let _ = writeln!(
+                text,
+                "  row {} product {} {:?} {:?} of {} until {}{}{}",
+                row.id,
+                row.product,
+                row.kind,
+                row.status,
+                story::time(row.created),
+                match row.expires {
+                    crate::reckoning::Expires::At(end) => story::time(end).to_string(),
+                    other => format!("{other:?}"),
+                },
+                if row.subscription == 0 {
+                    String::new()
+                } else {
+                    format!(", subscription {}", row.subscription)
+                },
+                if row.cents == 0 { ", nothing paid" } else { "" },
+            );
+        }
+        for had in play.story.had.iter().filter(|had| had.customer == Some(number)) {
+            let _ = writeln!(text, "  had {} until {} at first", had.script, told(had.end));
+        }
+        for event in play.story.events.iter().filter(|event| event.customer == number) {
+            if !matches!(event.what, story::Happening::Sold(_)) {
+                let _ = writeln!(text, "  at {} {:?}", story::time(event.at), event.what);
+            }
+        }
+        for ((row, on), credit) in play.holds.credits(number) {
+            let _ = writeln!(
+                text,
+                "  the delay of row {row} on {on} is worth {} to {} s",
+                credit.low, credit.high
+            );
+        }
+        for (row, on) in play.holds.held(number) {
+            let _ = writeln!(text, "  row {row} on {on} was read and is not settled");
+        }
+        let name = play
+            .typed
+            .get(&number)
+            .map(|typed| plain(typed))
+            .unwrap_or_default();
+        for ((on, other), writes) in &play.written {
+            if (on == script || script.is_empty()) && *other == name {
+                for (at, end) in writes {
+                    let _ = writeln!(
+                        text,
+                        "  written at {}: {on} until {}",
+                        story::time(at / 1000),
+                        told(*end)
+                    );
+                }
+            }
+        }
+        text
+    }
+}
+
+fn rows(play: &Play, number: u32) -> Vec<Row> {
+    let rows = play.shop.get(&number).into_iter().flatten();
+    rows.map(|(_, row)| row.clone()).collect()
+}
+
+fn told(end: End) -> String {
+    match end {
+        End::None => "no access".to_owned(),
+        End::At(end) => story::time(end).to_string(),
+        End::Never => "for ever".to_owned(),
+    }
+}
