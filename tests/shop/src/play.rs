@@ -126,6 +126,8 @@ pub struct Play {
     pub known: BTreeSet<String>,
     /// Every write that was carried out, by script and name.
     pub written: BTreeMap<(String, String), Vec<(Ms, End)>>,
+    /// When a customer's name or the status of one of the customer's rows last changed.
+    pub changed: BTreeMap<u32, Second>,
     spells: Vec<Spell>,
     weather: Kind,
     kills: u32,
@@ -178,6 +180,7 @@ impl Play {
             typed,
             known,
             written: BTreeMap::new(),
+            changed: BTreeMap::new(),
             spells,
             weather: Kind::Calm,
             kills: arguments.kills,
@@ -311,6 +314,9 @@ impl Play {
             self.happened += 1;
             let customer = event.customer;
             let rows = self.shop.entry(customer).or_default();
+            if !matches!(event.what, Happening::Sold(_)) {
+                self.changed.insert(customer, now);
+            }
             match &event.what {
                 Happening::Sold(row) => {
                     self.figures.rows += 1;

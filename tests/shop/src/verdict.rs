@@ -7,9 +7,12 @@ use serde_json::Value;
 
 use crate::holds::Write;
 use crate::play::{Play, plain, was_refunded};
-use crate::reckoning::{End, Row, Second};
+use crate::reckoning::{DAY, End, Row, Second};
 use crate::site::Answer;
 use crate::story::{self, SCRIPTS};
+
+/// How long it may take, with the longest outage, until money given back or another name has had its effect.
+const MAY_TAKE: Second = 25 * DAY;
 
 /// The judge.
 pub struct Verdict;
@@ -69,7 +72,11 @@ impl Verdict {
         let mut unsettled = Vec::new();
         for (name, customers) in by_name {
             let has = found.remove(&name).unwrap_or(End::None);
-            if !last && customers.iter().any(|number| !play.holds.is_settled(*number)) {
+            let waits = |number: &u32| {
+                let changed = play.changed.get(number);
+                !play.holds.is_settled(*number) || changed.is_some_and(|changed| now - changed < MAY_TAKE)
+            };
+            if !last && customers.iter().any(waits) {
                 unsettled.extend(customers);
                 continue;
             }
