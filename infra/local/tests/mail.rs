@@ -10,6 +10,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use berth::access::AccessSync;
 use berth::access::configuration::{Discord, Mail, MailTls};
 use berth::access::ids::PersonId;
 use berth::access::mail::dispatch::LEASE;
@@ -27,13 +28,13 @@ use tokio::time::Instant;
 const DAY: i64 = 86_400;
 
 /// A stack with an outbox of its own.
-struct Post {
+struct Outbox {
     stack: Stack,
     app: App,
     mail: Mail,
 }
 
-impl Post {
+impl Outbox {
     async fn start() -> Self {
         let stack = Stack::start(Options::default()).await.unwrap();
         let port = stack.urls().mail.rsplit(':').next().unwrap().parse().unwrap();
@@ -144,7 +145,7 @@ fn failed(failed: u64) -> Sent {
 
 #[tokio::test]
 async fn a_notice_that_is_put_in_again_and_again_is_sent_once() {
-    let post = Post::start().await;
+    let post = Outbox::start().await;
     for _ in 0..2 {
         post.put(unknown(7)).await;
     }
@@ -176,7 +177,7 @@ async fn a_notice_that_is_put_in_again_and_again_is_sent_once() {
 
 #[tokio::test]
 async fn a_notice_that_was_sent_holds_up_no_transaction_and_stays_sent() {
-    let post = Post::start().await;
+    let post = Outbox::start().await;
     let key = Key::new("post#PERSON#7", "CUSTOMER");
     let digest = {
         let mut digest = Digest::new("run-1", post.clock().now());
@@ -202,8 +203,32 @@ async fn a_notice_that_was_sent_holds_up_no_transaction_and_stays_sent() {
 }
 
 #[tokio::test]
+async fn a_wrong_name_under_several_purchases_of_several_scripts_is_one_letter() {
+    let outbox = Outbox::start().await;
+    let sale = |id: u64| {
+        json!({
+            "transaction_id": id, "user_id": 7, "user_email": "customer7@example.com", "display_name": "Ada",
+            "user_meta": {"tradingview_username": "adda"}, "amount": "490.00", "total": "490.00", "gateway": "stripe",
+            "status": "complete", "txn_type": "payment", "subscription_id": "0", "product_id": "200",
+            "trans_num": format!("ch_{id}"), "created_at": format!("2026-01-0{id} 10:00:00"), "expires_at": null
+        })
+    };
+    let url = format!("{}/__sandbox/transactions", outbox.stack.urls().access);
+    let rows = json!([sale(1), sale(2)]);
+    let answer = outbox.app.http().put(url).json(&rows).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let sync = AccessSync::new(&outbox.app, tenant(), "test");
+    let report = sync.sync(false, Duration::from_secs(60)).await.unwrap();
+    assert_eq!(report.manual_review, 4);
+    outbox.send().await;
+    let mails = outbox.mails().await;
+    let letters = mails.iter().filter(|mail| mail["to"] == "customer7@example.com");
+    assert_eq!(letters.count(), 1, "{mails:?}");
+}
+
+#[tokio::test]
 async fn senders_at_the_same_time_send_each_letter_once() {
-    let post = Post::start().await;
+    let post = Outbox::start().await;
     for person in 0..130 {
         post.put(unknown(person)).await;
     }
@@ -223,7 +248,7 @@ async fn senders_at_the_same_time_send_each_letter_once() {
 
 #[tokio::test]
 async fn a_mail_server_that_is_down_for_weeks_costs_no_letter() {
-    let post = Post::start().await;
+    let post = Outbox::start().await;
     for person in 0..8 {
         post.put(unknown(person)).await;
     }
@@ -246,7 +271,7 @@ async fn a_mail_server_that_is_down_for_weeks_costs_no_letter() {
 
 #[tokio::test]
 async fn no_letter_goes_out_unencrypted_unless_it_is_configured_so() {
-    let post = Post::start().await;
+    let post = Outbox::start().await;
     post.put(unknown(7)).await;
     for tls in [MailTls::StartTls, MailTls::Tls] {
         let encrypted = Mail {
@@ -261,7 +286,7 @@ async fn no_letter_goes_out_unencrypted_unless_it_is_configured_so() {
 
 #[tokio::test]
 async fn a_refused_letter_waits_and_is_sent_then() {
-    let post = Post::start().await;
+    let post = Outbox::start().await;
     post.put(unknown(7)).await;
     for status in [450, 550] {
         post.fault(json!({"kind": "status", "status": status})).await;
@@ -274,7 +299,7 @@ async fn a_refused_letter_waits_and_is_sent_then() {
 
 #[tokio::test]
 async fn one_bad_letter_holds_up_no_other_and_many_in_a_row_end_the_run() {
-    let post = Post::start().await;
+    let post = Outbox::start().await;
     for person in 0..3 {
         post.put(unknown(person)).await;
     }
@@ -294,7 +319,7 @@ async fn one_bad_letter_holds_up_no_other_and_many_in_a_row_end_the_run() {
 
 #[tokio::test]
 async fn a_letter_whose_sender_died_is_sent_by_another_but_not_before_it_is_certain() {
-    let post = Post::start().await;
+    let post = Outbox::start().await;
     post.put(unknown(7)).await;
     post.fault(json!({"kind": "timeout"})).await;
     let dies = tokio::time::timeout(Duration::from_millis(500), post.send());
@@ -307,7 +332,7 @@ async fn a_letter_whose_sender_died_is_sent_by_another_but_not_before_it_is_cert
 
 #[tokio::test]
 async fn a_letter_without_an_understandable_answer_is_sent_again_later() {
-    let post = Post::start().await;
+    let post = Outbox::start().await;
     post.put(unknown(7)).await;
     post.fault(json!({"kind": "malformed"})).await;
     assert_eq!(post.send().await, failed(1));
@@ -317,7 +342,7 @@ async fn a_letter_without_an_understandable_answer_is_sent_again_later() {
 
 #[tokio::test]
 async fn a_letter_is_settled_though_the_table_fails_or_loses_its_answer() {
-    let post = Post::start().await;
+    let post = Outbox::start().await;
     for (person, fault) in [(7, Fault::LostAnswer), (8, Fault::Error500)] {
         post.put(unknown(person)).await;
         // The first write takes the letter, the second one settles it.
@@ -331,7 +356,7 @@ async fn a_letter_is_settled_though_the_table_fails_or_loses_its_answer() {
 
 #[tokio::test]
 async fn reminders_come_after_three_and_ten_days_while_the_review_is_open() {
-    let post = Post::start().await;
+    let post = Outbox::start().await;
     let reviews = [7, 8].map(|person: u64| Key::new(format!("post#PERSON#{person}"), "REVIEW"));
     for (person, review) in [7, 8].into_iter().zip(&reviews) {
         let unknown = UnknownName {
@@ -369,7 +394,7 @@ async fn reminders_come_after_three_and_ten_days_while_the_review_is_open() {
 
 #[tokio::test]
 async fn what_is_no_address_gets_nothing_and_the_operator_is_told() {
-    let post = Post::start().await;
+    let post = Outbox::start().await;
     for (person, to) in [
         (1, "customer1@example.com\r\nBcc: eve@example.com"),
         (2, ""),
@@ -403,7 +428,7 @@ async fn what_is_no_address_gets_nothing_and_the_operator_is_told() {
 
 #[tokio::test]
 async fn people_are_reached_at_addresses_and_under_names_of_any_script() {
-    let post = Post::start().await;
+    let post = Outbox::start().await;
     for (person, to) in [(1, "ada@bücher.example"), (2, "用户@example.com")] {
         let (to, called) = (to.to_owned(), "山田 太郎".to_owned());
         let unknown = UnknownName {
@@ -430,7 +455,7 @@ async fn people_are_reached_at_addresses_and_under_names_of_any_script() {
 
 #[tokio::test]
 async fn without_a_mail_server_letters_wait() {
-    let post = Post::start().await;
+    let post = Outbox::start().await;
     post.put(unknown(7)).await;
     assert_eq!(post.send_with(None, None).await, Sent::default());
     assert_eq!(post.send().await, sent(1));
@@ -450,7 +475,7 @@ async fn take(State(posts): State<Posts>, body: String) -> Response {
 
 #[tokio::test]
 async fn a_post_to_a_busy_discord_comes_later_and_mentions_nobody() {
-    let outbox = Post::start().await;
+    let outbox = Outbox::start().await;
     let posts = Posts::default();
     let router = Router::new()
         .route("/hook", post(take))

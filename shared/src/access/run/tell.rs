@@ -1,5 +1,7 @@
 //! Telling those who have to know: the customer whose name is not known, and the operator, once for each cause.
 
+use std::collections::BTreeSet;
+
 use jiff::tz::TimeZone;
 
 use super::{Refused, Run, later};
@@ -20,7 +22,7 @@ impl Run<'_> {
         after: &Customer,
     ) -> Result<Vec<Write>, Refused> {
         let was_open = before.map(|before| before.open(self.now)).unwrap_or_default();
-        let mut notices = Vec::new();
+        let (mut notices, mut told) = (Vec::new(), BTreeSet::new());
         for (id, item) in after.open(self.now) {
             let known = was_open.get(&id).is_some_and(|was| {
                 (was.kind, &was.reason, was.expired) == (item.kind, &item.reason, item.expired)
@@ -38,7 +40,11 @@ impl Run<'_> {
                     suggestions: item.suggestions.clone(),
                     only_while: Some(self.books.names().open(after.person, &id)),
                 });
-                notices.push(unless_there(notice(&self.tenant, &letter, self.now)?));
+                let (key, item) = notice(&self.tenant, &letter, self.now)?;
+                // Several purchases under one wrong name are one cause, which a transaction can write only once.
+                if told.insert(key.to_string()) {
+                    notices.push(unless_there((key, item)));
+                }
             }
         }
         Ok(notices)
@@ -85,6 +91,8 @@ impl Run<'_> {
             digest.alerts.push(text.clone());
             notices.extend(to_operator(&self.tenant, mail, discord, &digest, self.now)?);
         }
+        let mut told = BTreeSet::new();
+        notices.retain(|(key, _)| told.insert(key.to_string()));
         Ok(self
             .books
             .save_notices(notices.into_iter().map(unless_there).collect())
