@@ -324,22 +324,67 @@ async fn members_that_rows_only_name_are_fetched_once_for_a_page() {
 
 #[tokio::test]
 async fn a_transaction_is_fetched_anew_by_its_id_whatever_list_the_site_has() {
-    for kind in ["site", "memberpress"] {
+    for (kind, calls) in [("site", 5), ("memberpress", 4)] {
         let world = World::start().await.with("wordpress", json!({"kind": kind}));
         world.put("transactions", rows(1..=3)).await;
         let (shop, tally) = world.shop();
         let fetch = async |id: &str| shop.transaction(&TransactionId::parse(id).unwrap()).await;
         assert_eq!(fetch("2").await, Ok(Some(row(2))), "{kind}");
-        assert_eq!(fetch("9").await, Ok(None));
-        // WordPress knows no such path, which does not say that there is no such transaction.
-        assert_eq!(fetch("x-9").await, Err(ShopError::Status(404)));
+        for missing in ["9", "x-9"] {
+            assert_eq!(fetch(missing).await, Ok(None));
+        }
         assert_eq!(fetch("..").await, Err(ShopError::Unsendable));
-        assert_eq!(tally.snapshot().transactions, 3);
-        world
-            .fault("transactions", json!({"kind": "malformed", "body": row(3)}))
-            .await;
+        let other = json!({"kind": "malformed", "body": row(3)});
+        world.fault("transactions", other).await;
         assert_eq!(fetch("2").await, Err(ShopError::NoTransaction));
+        assert_eq!(tally.snapshot().transactions, calls);
     }
+}
+
+/// What MemberPress says of a member has no name at TradingView, and another one must not be taken for it.
+#[tokio::test]
+async fn a_sites_own_row_is_taken_and_not_what_memberpress_makes_of_it() {
+    let world = World::start().await;
+    let mut own = row(2);
+    own["user_meta"] = json!({"tradingview_username": "JoeBloggs"});
+    world.put("transactions", json!([row(1), own, row(3)])).await;
+    let (shop, _) = world.shop();
+    let id = TransactionId::parse("2").unwrap();
+    let mut bare = row(2);
+    bare["member"] = json!({"id": 7, "email": "ada@example.com", "username": "ada"});
+    let memberpress = json!({"kind": "malformed", "body": bare});
+    world.fault("transactions", memberpress.clone()).await;
+    assert_eq!(shop.transaction(&id).await, Ok(Some(own)));
+    // What the site itself does not list is left to its list.
+    world.put("transactions", json!([row(1)])).await;
+    world.fault("transactions", memberpress).await;
+    assert_eq!(shop.transaction(&id).await, Ok(None));
+    world
+        .fault("transactions", json!({"kind": "status", "status": 401}))
+        .await;
+    assert_eq!(shop.transaction(&id).await, Ok(None));
+}
+
+#[tokio::test]
+async fn whether_a_transaction_is_gone_is_asked_where_a_walk_could_have_passed_it_over() {
+    let world = World::start()
+        .await
+        .with("wordpress", json!({"kind": "memberpress"}));
+    world.put("transactions", rows(1..=3)).await;
+    let (shop, _) = world.shop();
+    let is_gone = async |id: &str| shop.is_gone(&TransactionId::parse(id).unwrap()).await;
+    assert_eq!((is_gone("2").await, is_gone("9").await), (Ok(false), Ok(true)));
+    world
+        .fault(
+            "transactions",
+            json!({"kind": "status", "status": 500, "times": 3}),
+        )
+        .await;
+    assert_eq!(is_gone("9").await, Err(ShopError::Status(500)));
+    let world = world.with("wordpress", json!({"kind": "site"}));
+    let (shop, tally) = world.shop();
+    assert_eq!(shop.is_gone(&TransactionId::parse("2").unwrap()).await, Ok(true));
+    assert_eq!(tally.snapshot().transactions, 0);
 }
 
 #[tokio::test]

@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 use reqwest::{Request, Response};
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
@@ -33,6 +33,7 @@ use super::ids::TransactionId;
 use super::retries;
 use super::sending::{self, Failed};
 use super::tally::{Called, Tally};
+use super::times::{self, DayEdge, SourceTime};
 
 /// Rows in a chunk of a site's own list.
 const CHUNK: usize = 200;
@@ -255,24 +256,71 @@ impl ShopClient {
         }
     }
 
-    /// The row of a transaction as it is now; `None` when there is no such. It comes from MemberPress also where the
-    /// site's own list is configured, and then has MemberPress's shape.
+    /// The row of a transaction as it is now; `None` when there is no such. MemberPress is asked for it, and a site's
+    /// own list then gives it in its own shape: what MemberPress says of a member differs, and the name at TradingView
+    /// must not change with who was asked. Where that list does not have it, it is `None`, too; so it is where a site
+    /// does not let us ask MemberPress, as such a site is read by its list alone.
     ///
     /// # Errors
     /// [`ShopError`] says why it is not known.
     pub async fn transaction(&self, id: &TransactionId) -> Result<Option<Value>, ShopError> {
         let request = self.shared.address.transaction(id.as_str())?;
-        let Some(row) = self.one(&request).await? else {
+        let found = match self.one(&request).await {
+            // MemberPress has no path for an id that is no number.
+            Err(ShopError::Status(404)) => None,
+            Err(ShopError::NoAccess) if self.shared.kind == ShopKind::Site => {
+                tracing::warn!(transaction = %id, "MemberPress's API does not accept the shop's credentials");
+                None
+            }
+            found => found?,
+        };
+        let Some(row) = found else {
             return Ok(None);
         };
-        let own = fields::first(&row, &["transaction_id", "id"]).and_then(|own| TransactionId::parse(&own));
-        if own.as_ref() != Some(id) {
+        if id_of(&row).as_ref() != Some(id) {
             return Err(ShopError::NoTransaction);
+        }
+        if self.shared.kind == ShopKind::Site {
+            return self.own_row(id, &row).await;
         }
         let mut rows = [row];
         self.fill_in_members(&mut rows).await?;
         let [row] = rows;
         Ok(Some(row))
+    }
+
+    /// Whether a transaction that a whole scan did not list is gone. Pages are read one after the other, so that one may
+    /// be passed over when others come and go in between; an answer in one piece leaves nothing to ask.
+    ///
+    /// # Errors
+    /// [`ShopError`] says why it is not known.
+    pub async fn is_gone(&self, id: &TransactionId) -> Result<bool, ShopError> {
+        match self.shared.kind {
+            ShopKind::Site => Ok(true),
+            ShopKind::MemberPress => {
+                let request = self.shared.address.transaction(id.as_str())?;
+                Ok(self.one(&request).await?.is_none())
+            }
+        }
+    }
+
+    /// A transaction as the site's own list has it, which is asked for it by the time that MemberPress says.
+    async fn own_row(&self, id: &TransactionId, found: &Value) -> Result<Option<Value>, ShopError> {
+        let created = found.get("created_at").unwrap_or(&Value::Null);
+        let Ok(SourceTime::At { at, .. }) = times::read(created, &self.shared.timezone, DayEdge::First)
+        else {
+            return Ok(None);
+        };
+        // Sites differ in whose clock they ask by and in whether they count the moment itself.
+        let since = at.checked_sub(SignedDuration::from_hours(24)).unwrap_or(at);
+        let mut scanning = self.scan(Ask::Since(since));
+        while let Some(chunk) = scanning.next().await? {
+            let own = |row: &Value| id_of(row).as_ref() == Some(id);
+            if let Some(row) = chunk.rows.into_iter().find(own) {
+                return Ok(Some(row));
+            }
+        }
+        Ok(None)
     }
 
     /// Whether the list can be read, at the price of one small call.
@@ -463,6 +511,10 @@ fn refusal(status: u16, headers: &HeaderMap) -> ShopError {
         429 | 503 => ShopError::Throttled(sending::retry_after(headers, Timestamp::now())),
         _ => ShopError::Status(status),
     }
+}
+
+fn id_of(row: &Value) -> Option<TransactionId> {
+    TransactionId::parse(&fields::first(row, &["transaction_id", "id"])?)
 }
 
 fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
