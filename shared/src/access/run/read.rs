@@ -32,6 +32,10 @@ const CHECKPOINT_GOOD_FOR: SignedDuration = SignedDuration::from_hours(6);
 /// beyond are read again by the next run.
 const MOST_LATE: usize = 5_000;
 
+/// How many transactions that a scan did not list are taken for gone at most, each after it was asked for. The rest is
+/// for the next full scan: as much as this is held back for an operator anyway.
+const MOST_ASKED_FOR: u32 = 1_000;
+
 /// What of the shop is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::access) enum Extent {
@@ -345,6 +349,7 @@ impl Run<'_> {
     /// Takes it that the shop no longer has the transactions that it did not list.
     async fn take_missing(&mut self, reading: &Reading) -> Result<(), Refused> {
         let mut start = None;
+        let mut asked = 0;
         loop {
             let (rows, next) = self.books.all_buckets(start).await?;
             let missing = rows.into_iter().filter(|(transaction, registered)| {
@@ -352,7 +357,12 @@ impl Run<'_> {
             });
             let mut by_person: BTreeMap<PersonId, Vec<TransactionId>> = BTreeMap::new();
             for (transaction, registered) in missing {
-                if let Some(person) = registered.person {
+                let Some(person) = registered.person else { continue };
+                if asked == MOST_ASKED_FOR || self.is_out_of_time() {
+                    break;
+                }
+                asked += 1;
+                if self.shop.is_gone(&transaction).await? {
                     by_person.entry(person).or_default().push(transaction);
                 }
             }
