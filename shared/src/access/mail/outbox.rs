@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::super::configuration::{Discord, Mail};
 use super::super::ids::PersonId;
+use super::super::records::sortable;
 use super::dispatch::{Dispatch, Way};
 use super::letters::{Digest, Letter};
 use crate::ids::TenantId;
@@ -168,7 +169,7 @@ pub(super) fn item(tenant: &TenantId, key: &Key, dispatch: &Dispatch) -> Result<
     };
     let index = IndexKey {
         gsi1pk,
-        gsi1sk: format!("{:.3}", dispatch.due_at),
+        gsi1sk: sortable(dispatch.due_at),
     };
     store::to_item(key, dispatch, Some(&index), expires_at)
 }

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::super::configuration::{Discord, Mail};
+use super::super::records::sortable;
 use super::dispatch::{Dispatch, Ended, Sending, Way};
 use super::letters::{Digest, Entry, EntryKind, Letter};
 use super::smtp::Connection;
@@ -122,12 +123,18 @@ impl Sender<'_> {
         let mut start = None;
         loop {
             let now = self.clock.now();
+            let by_now = sortable(now);
             let page = self
                 .store
-                .index_page(&partition, Some(PAGE), start.take(), now)
+                .index_range(
+                    &partition,
+                    &("0"..=by_now.as_str()),
+                    Some(PAGE),
+                    start.take(),
+                    now,
+                )
                 .await?;
             let mut due = Vec::new();
-            let mut all_due = true;
             for item in &page.items {
                 match store::from_item::<Dispatch>(item) {
                     Ok(dispatch) if dispatch.is_due(now) => {
@@ -136,7 +143,7 @@ impl Sender<'_> {
                             due.push((key, dispatch));
                         }
                     }
-                    Ok(_) => all_due = false,
+                    Ok(_) => {}
                     // One that cannot be read must not keep the others from being sent.
                     Err(error) => tracing::error!(%error, "a letter of the outbox cannot be read"),
                 }
@@ -150,7 +157,7 @@ impl Sender<'_> {
                 ended?;
             }
             start = page.next;
-            if start.is_none() || !all_due || self.is_over() {
+            if start.is_none() || self.is_over() {
                 return Ok(());
             }
         }
