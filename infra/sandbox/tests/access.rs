@@ -246,6 +246,24 @@ async fn a_single_transaction_is_found_by_its_id_and_a_missing_one_is_an_error_w
 }
 
 #[tokio::test]
+async fn a_member_is_served_to_the_letter_by_its_id() {
+    let shop = Shop::start().await;
+    shop.put(
+        "members",
+        json!([{"id": "7", "email": "ada@example.com"}, {"id": 8}]),
+    )
+    .await;
+    let member = shop.shop("/wp-json/mp/v1/members/7").await;
+    assert_eq!(member.body, json!({"id": "7", "email": "ada@example.com"}));
+    let missing = shop.shop("/wp-json/mp/v1/members/9").await;
+    assert_eq!((missing.status, &missing.body["data"]), (500, &json!(null)));
+    let request = shop.request(Method::PUT, "/__sandbox/members");
+    let nameless = answer(request.json(&json!([{"email": "ada@example.com"}]))).await;
+    assert_eq!(nameless.status, 400);
+    assert_eq!(shop.shop("/wp-json/mp/v1/members/8").await.body["id"], 8);
+}
+
+#[tokio::test]
 async fn the_shop_takes_a_key_a_password_or_a_token_and_keeps_strangers_out() {
     let shop = Shop::start().await;
     for path in [SITE, MEMBERPRESS] {

@@ -818,13 +818,34 @@ async fn what_cannot_be_looked_up_stays_unknown() {
     assert_eq!((tally.snapshot().grant, tally.snapshot().list), (1, 4));
 }
 
+/// One that may still be under way may take effect after it was looked for.
+#[tokio::test]
+async fn a_change_that_got_no_answer_once_stays_unknown_though_others_failed_for_certain() {
+    let world = World::start()
+        .await
+        .with("tradingview", json!({"max_retries": 1}));
+    users(&world, &["JoeBloggs"]).await;
+    let (access, tally) = world.access();
+    world.fault("grant", json!({"kind": "timeout"})).await;
+    world
+        .fault("grant", json!({"kind": "status", "status": 500, "times": 9}))
+        .await;
+    let order = grant("JoeBloggs", Expiry::At(in_days(&world, 30)));
+    assert_eq!(
+        verdict(access.write(&order, in_a_minute()).await),
+        Verdict::Unknown
+    );
+    assert_eq!(tally.snapshot().grant, 2);
+}
+
 #[tokio::test]
 async fn patience_that_is_asked_for_is_kept_within_the_runs_time_and_costs_no_try() {
     let world = World::start()
         .await
         .with("tradingview", json!({"max_retries": 0}));
     users(&world, &["JoeBloggs"]).await;
-    let (access, tally) = world.access();
+    let pacing = Arc::<Pacing>::default();
+    let (access, tally) = world.access_paced_by(Arc::clone(&pacing));
     let order = grant("JoeBloggs", Expiry::At(in_days(&world, 30)));
     world
         .fault(
@@ -848,10 +869,17 @@ async fn patience_that_is_asked_for_is_kept_within_the_runs_time_and_costs_no_tr
     assert_eq!((ended.verdict, ended.asked), (Verdict::Throttled, asked));
     let ended = access.look_up(&name("JoeBloggs"), until).await.unwrap_err();
     assert_eq!((ended.verdict, ended.asked), (Verdict::Throttled, asked));
-    // Nobody else calls before the time is over either.
-    let ended = access.write(&order, until).await.unwrap_err();
-    assert_eq!((ended.verdict, tally.snapshot().grant), (Verdict::Retry, 4));
+    // Nobody else calls before the time is over either, which is told by the clock that everything is decided by.
+    let (another, others) = world.access_paced_by(pacing);
+    let ended = another.write(&order, until).await.unwrap_err();
+    assert_eq!(
+        (ended.verdict, others.snapshot()),
+        (Verdict::Throttled, Calls::default())
+    );
+    assert!(ended.asked > Some(Duration::from_secs(80)), "{ended:?}");
     assert!(begin.elapsed() < Duration::from_secs(5));
+    world.clock.advance(91);
+    another.write(&order, until).await.unwrap();
 }
 
 #[tokio::test]
@@ -935,7 +963,8 @@ async fn nothing_is_begun_that_cannot_be_finished_in_time() {
     let (access, tally) = world.access();
     let order = grant("JoeBloggs", Expiry::At(in_days(&world, 30)));
     let soon = Instant::now() + Duration::from_millis(500);
-    assert_eq!(verdict(access.write(&order, soon).await), Verdict::Retry);
+    // It costs no try.
+    assert_eq!(verdict(access.write(&order, soon).await), Verdict::Throttled);
     assert!(access.look_up(&name("JoeBloggs"), Instant::now()).await.is_err());
     assert_eq!(tally.snapshot(), Calls::default());
 }

@@ -109,12 +109,18 @@ impl Ended {
         }
     }
 
-    /// There was no time left before anything was sent.
+    /// Nothing was sent, since the service asked for a longer wait than there is time. It costs no try.
+    fn held(left: Duration) -> Self {
+        Self {
+            asked: Some(left),
+            ..Self::new(Verdict::Throttled, "the access API asks to be called later")
+        }
+    }
+
+    /// Nothing was sent, since there is no time left for it. That costs no try either.
     fn out_of_time() -> Self {
-        Self::new(
-            Verdict::Retry,
-            "there was no time left for the call to the access API",
-        )
+        let reason = "there is no time left in this run for the call to the access API";
+        Self::new(Verdict::Throttled, reason)
     }
 
     /// What is asked for cannot be put into a call.
@@ -239,12 +245,14 @@ impl AccessClient {
     async fn write_absolute(&self, order: &Order, until: Instant) -> Result<(), Ended> {
         let call = original::write(&self.api, order).ok_or_else(Ended::unsendable)?;
         let mut tries = Tries::default();
+        let mut may_be_under_way = false;
         loop {
             let ended = match self.call(&call, until).await {
                 Ok(answer) if original::confirms(&answer) => return Ok(()),
                 Ok(_) => garbage(&call),
                 Err(ended) => ended,
             };
+            may_be_under_way |= ended.verdict == Verdict::Unknown;
             // Nothing to take is as good as taken, but a wrong path is refused in the same way.
             let look = match ended.verdict {
                 Verdict::Unknown => true,
@@ -259,7 +267,12 @@ impl AccessClient {
                 }
             }
             if !self.may_go_on(&call, &mut tries, &ended, until).await {
-                return Err(ended);
+                let verdict = match ended.verdict {
+                    // An earlier one may still take effect.
+                    Verdict::Retry | Verdict::Throttled if may_be_under_way => Verdict::Unknown,
+                    verdict => verdict,
+                };
+                return Err(Ended { verdict, ..ended });
             }
         }
     }
@@ -345,7 +358,7 @@ impl AccessClient {
             (Verdict::Done | Verdict::Refused | Verdict::NoAccess, _) => return false,
             (Verdict::Throttled, Some(asked)) => {
                 tries.patience = tries.patience.saturating_add(1);
-                self.pacing.hold(call.lane(), asked);
+                self.pacing.hold(call.lane(), asked, self.clock.now());
                 (tries.patience <= MOST_PATIENCE).then_some(asked)
             }
             (Verdict::Retry | Verdict::Unknown | Verdict::Throttled, asked) => {
@@ -383,6 +396,12 @@ impl AccessClient {
             pacing::Lane::LookUps => self.api.validations_per_second,
             pacing::Lane::Lists => None,
         };
+        while let Some(left) = self.pacing.held(call.lane(), self.clock.now()) {
+            let in_time = Instant::now().checked_add(left).is_some_and(|then| then < latest);
+            if !in_time || timeout_at(latest, self.clock.sleep(left)).await.is_err() {
+                return Err(Ended::held(left));
+            }
+        }
         let turn = self
             .pacing
             .take(call.lane(), rate, latest)

@@ -1,10 +1,13 @@
 //! How often the access API is called: so many changes and so many look-ups in a second, in real time and over all runs
 //! of a process (facts/access.md C3 and C3b, "Rates").
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::time::Instant;
+
+use super::super::sending::LONGEST_ASKED;
 
 /// What the rates count apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,15 +30,17 @@ pub struct Pacing {
 
 #[derive(Debug, Default)]
 struct Turns {
-    /// The earliest moment for the next call.
+    /// The earliest moment for the next call by the rate.
     next: Option<Instant>,
+    /// Until when the service asked not to be called, by the clock that everything is decided by.
+    held: Option<Timestamp>,
 }
 
 impl Pacing {
     /// Takes the next turn, of which there are `rate` in a second, and says when it is; `None` where that is not before
     /// `until`, and then nothing is taken. Turns are spread evenly, so that calls never come in a burst.
     pub(super) fn take(&self, lane: Lane, rate: Option<f64>, until: Instant) -> Option<Instant> {
-        let mut turns = self.turns(lane).lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turns = self.turns(lane);
         let now = Instant::now();
         let turn = turns.next.map_or(now, |next| next.max(now));
         if turn >= until {
@@ -46,19 +51,27 @@ impl Pacing {
         Some(turn)
     }
 
-    /// Lets nobody call before `wait` has passed, because the service asked for that.
-    pub(super) fn hold(&self, lane: Lane, wait: Duration) {
-        let mut turns = self.turns(lane).lock().unwrap_or_else(PoisonError::into_inner);
-        let resume = Instant::now().checked_add(wait);
-        turns.next = turns.next.max(resume);
+    /// Lets nobody call before `wait` has passed from `now` on, because the service asked for that.
+    pub(super) fn hold(&self, lane: Lane, wait: Duration, now: Timestamp) {
+        let mut turns = self.turns(lane);
+        turns.held = turns.held.max(now.checked_add(wait).ok());
     }
 
-    fn turns(&self, lane: Lane) -> &Mutex<Turns> {
-        match lane {
+    /// How long it is at `now` until the service may be called again, where it asked for that.
+    pub(super) fn held(&self, lane: Lane, now: Timestamp) -> Option<Duration> {
+        let held = self.turns(lane).held?;
+        let left = Duration::try_from(held.duration_since(now)).ok()?;
+        // More than anybody is given credit for is left where the clock was set back.
+        (!left.is_zero() && left <= LONGEST_ASKED).then_some(left)
+    }
+
+    fn turns(&self, lane: Lane) -> MutexGuard<'_, Turns> {
+        let turns = match lane {
             Lane::Changes => &self.changes,
             Lane::LookUps => &self.look_ups,
             Lane::Lists => &self.lists,
-        }
+        };
+        turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -91,14 +104,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_a_rate_there_is_no_wait_but_the_one_that_is_asked_for() {
+    async fn without_a_rate_there_is_no_wait() {
         let (pacing, now) = (Pacing::default(), Instant::now());
         for _ in 0..100 {
             let turn = pacing.take(Lane::Changes, None, now + FAR).unwrap();
             assert!(turn <= Instant::now());
         }
-        pacing.hold(Lane::Changes, Duration::from_secs(7));
-        let turn = pacing.take(Lane::Changes, None, now + FAR).unwrap();
-        assert!(turn - now >= Duration::from_secs(7));
+    }
+
+    #[test]
+    fn the_longest_wait_that_was_asked_for_counts_for_its_kind() {
+        let (pacing, now) = (Pacing::default(), Timestamp::UNIX_EPOCH);
+        let seconds = Duration::from_secs;
+        pacing.hold(Lane::Changes, seconds(7), now);
+        pacing.hold(Lane::Changes, seconds(3), now);
+        let held = |lane, after| pacing.held(lane, now + seconds(after));
+        assert_eq!(held(Lane::Changes, 2), Some(seconds(5)));
+        assert_eq!((held(Lane::Changes, 7), held(Lane::LookUps, 2)), (None, None));
+        let set_back = now.checked_sub(seconds(86_400)).unwrap();
+        assert_eq!(pacing.held(Lane::Changes, set_back), None);
     }
 }
