@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lambda_events::event::dynamodb::EventRecord;
 use berth::access::configuration::Configuration;
+use berth::access::schedule;
 use berth::app::{App, Parts};
 use berth::clock::Clock;
 use berth::config::Config;
@@ -29,6 +31,15 @@ pub(crate) const CONNECTION_SYNC: &str = "connection-sync";
 
 /// The schedule that refreshes holdings.
 const REFRESH: &str = "refresh";
+
+/// The schedule of the access sync, which runs when its own interval has passed.
+const ACCESS_SYNC: &str = "access-sync";
+
+/// The schedule that reads all of the shop's transactions.
+const ACCESS_RESCAN: &str = "access-rescan";
+
+/// How long a scheduled run of the access sync may take, as in the deployment: what Lambda gives at most.
+const ACCESS_RUN_LIMIT: Duration = Duration::from_secs(900);
 
 /// What functions are built from here. In AWS each finds it in its environment.
 pub(crate) struct Apps {
@@ -82,7 +93,7 @@ macro_rules! handler {
 
 /// The functions that answer requests, by name.
 pub(crate) fn for_requests(apps: &Apps) -> BTreeMap<&'static str, Function> {
-    let handlers: [(&'static str, Handler); 8] = [
+    let handlers: [(&'static str, Handler); 11] = [
         ("status", handler!(status)),
         ("register", handler!(register)),
         ("handle-limit", handler!(handle_limit)),
@@ -91,6 +102,9 @@ pub(crate) fn for_requests(apps: &Apps) -> BTreeMap<&'static str, Function> {
         ("refresh", handler!(refresh)),
         ("users", handler!(users)),
         ("connection-sync", handler!(connection_sync)),
+        ("access-sync", handler!(access_sync)),
+        ("access-admin", handler!(access_admin)),
+        ("access-webhook", handler!(access_webhook)),
     ];
     handlers
         .into_iter()
@@ -113,6 +127,13 @@ pub(crate) fn schedules(apps: &Apps, invoker: &Invoker) -> Schedules {
     let refresh = scheduled(apps, invoker, "refresh-schedule", |app| {
         Box::pin(async move { refresh::run(&app).await.map_err(|failure| failed(&failure)) })
     });
+    let invoker = invoker.with_limit(ACCESS_RUN_LIMIT);
+    let access_sync = scheduled(apps, &invoker, "access-sync-schedule", |app| {
+        Box::pin(async move { access_sync::run(&app).await })
+    });
+    let access_rescan = scheduled(apps, &invoker, "access-rescan-schedule", |app| {
+        Box::pin(async move { schedule::rescan(&app).await })
+    });
     Schedules::new(vec![
         Schedule {
             name: CONNECTION_SYNC,
@@ -123,6 +144,16 @@ pub(crate) fn schedules(apps: &Apps, invoker: &Invoker) -> Schedules {
             name: REFRESH,
             every: SignedDuration::from_hours(1),
             run: refresh,
+        },
+        Schedule {
+            name: ACCESS_SYNC,
+            every: SignedDuration::from_mins(1),
+            run: access_sync,
+        },
+        Schedule {
+            name: ACCESS_RESCAN,
+            every: SignedDuration::from_hours(24),
+            run: access_rescan,
         },
     ])
 }

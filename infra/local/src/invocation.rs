@@ -49,6 +49,14 @@ impl Invoker {
         }
     }
 
+    /// The same, but each invocation is ended after `limit`, which the function has of its own.
+    pub(crate) fn with_limit(&self, limit: Duration) -> Self {
+        Self {
+            limit,
+            ..self.clone()
+        }
+    }
+
     /// The time limit.
     pub(crate) fn limit(&self) -> Duration {
         self.limit

@@ -33,6 +33,7 @@ pub mod remote;
 pub mod report;
 pub mod retries;
 mod run;
+pub mod schedule;
 mod sending;
 pub mod service;
 pub mod shop;

@@ -1,5 +1,6 @@
 //! The HTTP edge: from API Gateway's request to a handler's call, and from its result to the answer.
 
+mod access;
 mod call;
 mod causes;
 mod connections;

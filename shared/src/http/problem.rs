@@ -30,6 +30,8 @@ pub enum Code {
     ConnectionLimitReached,
     /// The same user is being registered, deleted or refreshed right now, or another sync runs.
     OperationInProgress,
+    /// Something has changed since the plan was made.
+    PlanStale,
     /// SnapTrade knows this user id and tracking holds no secret for it.
     UserExistsUpstream,
     /// SnapTrade no longer accepts this user's secret.
@@ -74,6 +76,7 @@ impl Code {
             Self::NotRegistered => "not_registered",
             Self::ConnectionLimitReached => "connection_limit_reached",
             Self::OperationInProgress => "operation_in_progress",
+            Self::PlanStale => "plan_stale",
             Self::UserExistsUpstream => "user_exists_upstream",
             Self::SecretInvalid => "secret_invalid",
             Self::ConnectionDisabled => "connection_disabled",
@@ -103,6 +106,7 @@ impl Code {
             Self::NotRegistered
             | Self::ConnectionLimitReached
             | Self::OperationInProgress
+            | Self::PlanStale
             | Self::UserExistsUpstream
             | Self::SecretInvalid
             | Self::ConnectionDisabled
@@ -133,6 +137,7 @@ impl Code {
             Self::NotRegistered => "The user is not registered",
             Self::ConnectionLimitReached => "The connection limit is reached",
             Self::OperationInProgress => "The same operation is in progress",
+            Self::PlanStale => "The plan no longer fits",
             Self::UserExistsUpstream => "SnapTrade knows this user already",
             Self::SecretInvalid => "SnapTrade no longer accepts this user's secret",
             Self::ConnectionDisabled => "The brokerage connection is disabled",
@@ -163,6 +168,7 @@ impl Code {
             Self::NotRegistered => "The user has to be registered before this can be done.",
             Self::ConnectionLimitReached => "All places are taken and nobody may give way.",
             Self::OperationInProgress => "The same thing is being done right now; try again in a moment.",
+            Self::PlanStale => "Something has changed since the plan was made; look at a new one.",
             Self::UserExistsUpstream => {
                 "SnapTrade knows this user id, but its secret is not known here; an operator may recreate the user."
             }

@@ -40,7 +40,7 @@ const fn route(method: Method, path: &'static str, function: &'static str, acces
 }
 
 /// All routes.
-pub static ROUTES: [Route; 17] = [
+pub static ROUTES: [Route; 31] = [
     route(Method::GET, "/", "status", Access::Anyone),
     route(Method::GET, "/health", "status", Access::Anyone),
     route(Method::GET, "/api/snaptrade/status", "status", Access::User),
@@ -103,6 +103,61 @@ pub static ROUTES: [Route; 17] = [
         "connection-sync",
         Access::User,
     ),
+    route(Method::POST, "/api/access/sync", "access-sync", Access::User),
+    // The path that the program has which the access sync replaces.
+    route(Method::POST, "/sync", "access-sync", Access::User),
+    route(
+        Method::POST,
+        "/api/access/webhook",
+        "access-webhook",
+        Access::Anyone,
+    ),
+    route(Method::GET, "/api/access/plan", "access-admin", Access::User),
+    route(
+        Method::POST,
+        "/api/access/plans/{id}/approve",
+        "access-admin",
+        Access::User,
+    ),
+    route(Method::GET, "/api/access/reviews", "access-admin", Access::User),
+    route(
+        Method::POST,
+        "/api/access/reviews/{id}",
+        "access-admin",
+        Access::User,
+    ),
+    route(
+        Method::GET,
+        "/api/access/dead-letters",
+        "access-admin",
+        Access::User,
+    ),
+    route(
+        Method::POST,
+        "/api/access/dead-letters/{id}/replay",
+        "access-admin",
+        Access::User,
+    ),
+    route(
+        Method::GET,
+        "/api/access/scripts/{script_id}",
+        "access-admin",
+        Access::User,
+    ),
+    route(
+        Method::PUT,
+        "/api/access/scripts/{script_id}",
+        "access-admin",
+        Access::User,
+    ),
+    route(
+        Method::POST,
+        "/api/access/revocations",
+        "access-admin",
+        Access::User,
+    ),
+    route(Method::POST, "/api/access/resync", "access-admin", Access::User),
+    route(Method::POST, "/api/access/repair", "access-admin", Access::User),
 ];
 
 /// What a path and a method lead to.
@@ -259,7 +314,7 @@ mod tests {
         for route in &ROUTES {
             let key = format!("{} {}", route.method, route.path);
             assert_eq!(by_key(&key), Some(route));
-            let path = route.path.replace("{user_id}", "ada");
+            let path = route.path.replace('{', "a-").replace('}', "");
             assert_eq!(
                 found(route.method.clone(), &path).map(|(path, _)| path),
                 Some(route.path)

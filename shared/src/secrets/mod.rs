@@ -9,10 +9,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use jiff::Timestamp;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use sha2::Sha256;
 use tokio::sync::Mutex;
 
 pub use data_keys::{DataKeys, KEY_BYTES};
@@ -129,6 +131,21 @@ impl<T> std::fmt::Debug for Cached<T> {
     }
 }
 
+/// Whether `given` is `secret`. How long that takes says nothing about where the two differ, as only their codes are
+/// compared.
+#[must_use]
+pub fn is_same(secret: &SecretString, given: &[u8]) -> bool {
+    // What the codes are made with makes no difference.
+    let code = |text: &[u8]| {
+        let mac = Hmac::<Sha256>::new_from_slice(b"berth").ok()?;
+        Some(mac.chain_update(text))
+    };
+    match (code(secret.expose_secret().as_bytes()), code(given)) {
+        (Some(expected), Some(given)) => expected.verify(&given.finalize().into_bytes()).is_ok(),
+        _ => false,
+    }
+}
+
 /// SnapTrade's credentials as the secret holds them.
 #[derive(Deserialize)]
 struct StoredCredentials {
@@ -141,7 +158,6 @@ struct StoredCredentials {
 /// # Errors
 /// What is wrong, in words, without any part of the secret.
 pub fn parse_credentials(json: &str) -> Result<Credentials, String> {
-    use secrecy::ExposeSecret as _;
     let stored: StoredCredentials = parse_json(json, "client_id, consumer_key")?;
     for (name, value) in [
         ("client_id", stored.client_id.as_str()),
@@ -211,6 +227,15 @@ mod tests {
         let (one, two) = tokio::join!(cached.replace(&rejected), cached.replace(&rejected));
         assert_eq!((*one.unwrap(), *two.unwrap()), (1, 1));
         assert_eq!(reads.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn a_secret_is_the_same_as_itself_only() {
+        let secret = SecretString::from("the-key");
+        assert!(is_same(&secret, b"the-key"));
+        for other in [&b""[..], b"the-ke", b"the-key ", b"the-key\0", b"THE-KEY"] {
+            assert!(!is_same(&secret, other));
+        }
     }
 
     #[test]

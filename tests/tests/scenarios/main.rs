@@ -10,6 +10,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod access_edge;
 mod adopted;
 mod answers;
 mod brokerage;
