@@ -1,5 +1,8 @@
 //! How the parts that Berth depends on are.
 
+mod access;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use berth::app::App;
@@ -10,7 +13,7 @@ use berth::snaptrade::{self, ErrorKind};
 use jiff::Timestamp;
 use lambda_http::http::StatusCode;
 use serde_json::json;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::VERSION;
 
@@ -26,27 +29,67 @@ type Word = &'static str;
 
 const OK: Word = "ok";
 
-/// The last check of SnapTrade. It is locked while one is made, so that callers at the same time share it.
+/// What the last check of a service found, and when. It is locked while one is made, so that callers at the same time
+/// share it.
 #[derive(Debug, Default)]
 struct LastCheck(Mutex<Option<(Timestamp, Word)>>);
 
-/// Checks everything that requests depend on and answers 200, or 503 when one part is broken.
+impl LastCheck {
+    /// What was found less than a minute ago, or else the right to find it out.
+    async fn word(&self, now: Timestamp) -> Result<Word, Checking<'_>> {
+        let last = self.0.lock().await;
+        match *last {
+            Some((at, word)) if (0..KEPT_SECONDS).contains(&now.duration_since(at).as_secs()) => Ok(word),
+            _ => Err(Checking { last, now }),
+        }
+    }
+}
+
+/// A check under way.
+struct Checking<'a> {
+    last: MutexGuard<'a, Option<(Timestamp, Word)>>,
+    now: Timestamp,
+}
+
+impl Checking<'_> {
+    /// Keeps what was found.
+    fn found(mut self, word: Word) -> Word {
+        *self.last = Some((self.now, word));
+        word
+    }
+}
+
+/// The last checks of the outside services.
+#[derive(Debug, Default)]
+struct LastChecks {
+    snaptrade: LastCheck,
+    access_api: LastCheck,
+    wordpress: LastCheck,
+}
+
+/// Checks everything that requests depend on and answers 200, or 503 when one part is broken. The services of the
+/// access sync are parts only where there is one.
 ///
 /// # Errors
 /// None in practice; see [`Reply::json`].
 pub async fn check(app: &App) -> Result<Reply, Problem> {
-    let (store, secrets, snaptrade) = tokio::join!(store(app), secrets(app), snaptrade(app));
-    let healthy = [store, secrets, snaptrade].iter().all(|word| *word == OK);
+    let last = app.state::<LastChecks>();
+    let (store, secrets, snaptrade, access) = tokio::join!(
+        store(app),
+        secrets(app),
+        snaptrade(app, &last),
+        access::check(app, &last)
+    );
+    let mut checks = vec![("store", store), ("secrets", secrets), ("snaptrade", snaptrade)];
+    checks.extend(access);
+    let healthy = checks.iter().all(|(_, word)| *word == OK);
     let (status, word) = if healthy {
         (StatusCode::OK, OK)
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
     };
-    let body = json!({
-        "status": word,
-        "version": VERSION,
-        "checks": {"store": store, "secrets": secrets, "snaptrade": snaptrade},
-    });
+    let checks: BTreeMap<_, _> = checks.into_iter().collect();
+    let body = json!({"status": word, "version": VERSION, "checks": checks});
     let reply = Reply::json(status, &body)?;
     Ok(if healthy { reply } else { reply.retry_after(60) })
 }
@@ -76,25 +119,19 @@ async fn secrets(app: &App) -> Word {
     }
 }
 
-async fn snaptrade(app: &App) -> Word {
-    let kept = app.state::<LastCheck>();
-    let mut last = kept.0.lock().await;
-    let now = app.clock().now();
-    if let Some((at, word)) = *last
-        && (0..KEPT_SECONDS).contains(&now.duration_since(at).as_secs())
-    {
-        return word;
-    }
+async fn snaptrade(app: &App, last: &LastChecks) -> Word {
+    let checking = match last.snaptrade.word(app.clock().now()).await {
+        Ok(word) => return word,
+        Err(checking) => checking,
+    };
     let client = app.snaptrade().once().with_timeout(TIMEOUT);
-    let word = match client.partner_info().await {
+    checking.found(match client.partner_info().await {
         Ok(_) => OK,
         Err(error) => {
             tracing::warn!(%error, "SnapTrade is not healthy");
             word_of(&error)
         }
-    };
-    *last = Some((now, word));
-    word
+    })
 }
 
 fn word_of(error: &snaptrade::Error) -> Word {

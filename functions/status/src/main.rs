@@ -5,5 +5,5 @@ use std::process::ExitCode;
 use berth::app::{Needs, run_http};
 
 fn main() -> ExitCode {
-    run_http("status", Needs::CredentialsAndDataKeys, status::handle)
+    run_http("status", Needs::Everything, status::handle)
 }
