@@ -26,6 +26,10 @@ const CLOCK_TOLERANCE_MS: i64 = 5_000;
 /// How long SnapTrade may take to tell its time.
 const SNAPTRADE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How to mend a configuration of the access sync that is not right.
+const MEND_CONFIGURATION: &str =
+    "correct the access sync's configuration; the log names what is wrong with it";
+
 /// The origin that a page would call from where an allowed one has a `*` for a label.
 const ANY_LABEL: &str = "any";
 
@@ -109,7 +113,7 @@ async fn check_all(target: &Target) -> Result<Vec<Check>, CallError> {
         webhook(target),
         limit(target),
     );
-    Ok(vec![
+    let mut checks = vec![
         credentials(&settings),
         environment(&settings),
         signature(word(&health, "snaptrade")),
@@ -120,7 +124,13 @@ async fn check_all(target: &Target) -> Result<Vec<Check>, CallError> {
         origins,
         webhook,
         limit,
-    ])
+    ];
+    // A deployment without an access sync has nothing to check there.
+    if health.pointer("/checks/wordpress").is_some() {
+        checks.push(shop(word(&health, "wordpress")));
+        checks.push(access_api(word(&health, "access_api")));
+    }
+    Ok(checks)
 }
 
 fn word<'a>(health: &'a Value, part: &str) -> &'a str {
@@ -370,6 +380,38 @@ fn secrets(word: &str) -> Check {
             "look at .berth/data-keys.json: put the kept copy back, since without it users have to register anew",
         ),
     }
+}
+
+/// What the functions found when they last read from the shop.
+fn shop(word: &str) -> Check {
+    const NAME: &str = "shop";
+    let mend = match word {
+        "ok" => return Check::ok(NAME, "the functions can read its transactions"),
+        "unauthorized" => {
+            "compare the credentials under wordpress in the access sync's configuration with the shop's"
+        }
+        "misconfigured" => MEND_CONFIGURATION,
+        _ => {
+            "see whether the shop answers at wordpress.base_url and transactions_endpoint, and try again in a minute"
+        }
+    };
+    let detail = format!("the functions cannot read its transactions ({word})");
+    Check::broken(NAME, detail, mend)
+}
+
+/// What the functions found when they last looked a name up.
+fn access_api(word: &str) -> Check {
+    const NAME: &str = "access API";
+    let mend = match word {
+        "ok" => return Check::ok(NAME, "it looks names up for the functions"),
+        "unauthorized" => {
+            "compare tradingview.api_key in the access sync's configuration with the access API's"
+        }
+        "misconfigured" => MEND_CONFIGURATION,
+        _ => "see whether the access API answers at tradingview.base_url, and try again in a minute",
+    };
+    let detail = format!("it does not look names up for the functions ({word})");
+    Check::broken(NAME, detail, mend)
 }
 
 /// Whether the pages of the origins that are configured may call.

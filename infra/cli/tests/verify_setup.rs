@@ -62,6 +62,8 @@ async fn a_stack_with_all_it_needs_is_found_to_be_good() {
         "origins",
         "webhook",
         "limit",
+        "shop",
+        "access API",
     ] {
         let row = out.lines().find(|line| line.contains(&format!("  {name}")));
         assert!(row.is_some_and(|row| row.starts_with("ok ")), "{name}: {out}");
@@ -80,15 +82,19 @@ async fn what_is_missing_or_refused_is_told_apart() {
 
     let stack = start(directory.path(), &["https://app.example.com"]).await;
     let refuse = json!({"operation": "*", "kind": "status", "status": 401, "times": 20});
-    let faults = berth::snaptrade::http_client()
-        .unwrap()
-        .post(format!("{}/__sandbox/faults", stack.urls().snaptrade))
-        .json(&refuse);
-    assert!(faults.send().await.unwrap().status().is_success());
+    for sandbox in [&stack.urls().snaptrade, &stack.urls().access] {
+        let faults = berth::snaptrade::http_client()
+            .unwrap()
+            .post(format!("{sandbox}/__sandbox/faults"))
+            .json(&refuse);
+        assert!(faults.send().await.unwrap().status().is_success());
+    }
     let (code, out) = verify(directory.path(), &["--json"]).await;
     let checks: Value = serde_json::from_str(&out).unwrap();
     assert_eq!(code, 1, "{out}");
     assert_eq!(status_of(&checks, "signature"), "broken");
+    assert_eq!(status_of(&checks, "shop"), "broken");
+    assert_eq!(status_of(&checks, "access API"), "broken");
     assert_eq!(status_of(&checks, "table"), "ok");
     stack.shutdown().await;
 }
