@@ -18,14 +18,20 @@ const SHELLS: [&str; 7] = [
 ];
 
 /// The same of the room `access`.
-const ACCESS_SHELLS: [&str; 8] = [
+const ACCESS_SHELLS: [&str; 14] = [
+    "books.rs",
     "mail/discord.rs",
     "mail/outbox.rs",
     "mail/sending.rs",
     "mail/smtp.rs",
+    "master_data.rs",
+    "records.rs",
+    "run",
+    "schedule.rs",
     "sending.rs",
     "service",
     "shop",
+    "sync.rs",
     "tally.rs",
 ];
 
