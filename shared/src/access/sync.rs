@@ -542,8 +542,8 @@ impl Run<'_> {
     /// Reads the transactions that the shop said have changed.
     async fn follow_hints(&mut self) -> Result<(), Refused> {
         let hints = self.books.hints().await?;
-        self.read_transactions(&hints).await?;
-        Ok(self.books.drop_hints(&hints).await?)
+        let done = self.read_transactions(&hints).await?;
+        Ok(self.books.drop_hints(&done).await?)
     }
 
     /// What would be done now if everything were approved.

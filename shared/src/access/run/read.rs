@@ -98,30 +98,40 @@ impl Run<'_> {
         self.close(reading, whole).await
     }
 
-    /// Reads single transactions that the shop said have changed.
+    /// Reads single transactions that the shop said have changed, and says of which there is nothing more to read.
     ///
     /// # Errors
     /// As [`Run::read`].
     pub(in crate::access) async fn read_transactions(
         &mut self,
         transactions: &[TransactionId],
-    ) -> Result<(), Refused> {
+    ) -> Result<Vec<TransactionId>, Refused> {
+        let mut done = Vec::new();
         if transactions.is_empty() || !self.find_baselines().await? {
-            return Ok(());
+            return Ok(done);
         }
         let mut rows = Vec::new();
         for transaction in transactions {
             self.keep_lease().await?;
             if self.is_out_of_time() {
-                return Ok(());
+                break;
             }
-            rows.extend(self.shop.transaction(transaction).await?);
+            match self.shop.transaction(transaction).await {
+                Ok(row) => rows.extend(row),
+                // One that the shop has no use for must not stand in the way of all others. The scans see it, too.
+                Err(error) if error.is_about_the_call() => {
+                    self.report.warn(format!("transaction {transaction}: {error}"));
+                }
+                Err(error) => return Err(error.into()),
+            }
+            done.push(transaction.clone());
         }
         let mut reading = Reading::new(false, None, self.now);
         self.take_raw(&mut reading, &rows, 0).await?;
         // A transaction that was asked for by its id is believed: the answer is about nothing else.
         let late = std::mem::take(&mut reading.late);
-        self.take(&mut reading, late, true).await
+        self.take(&mut reading, late, true).await?;
+        Ok(done)
     }
 
     /// What is read, and where that begins.

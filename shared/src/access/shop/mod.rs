@@ -153,6 +153,16 @@ impl ShopError {
         matches!(self, Self::NoList | Self::CutOff | Self::SamePage).then_some(Unsound::Garbage)
     }
 
+    /// Whether the shop answers, but has no use for just this call.
+    #[must_use]
+    pub fn is_about_the_call(self) -> bool {
+        match self {
+            Self::NoTransaction | Self::Unsendable => true,
+            Self::Status(status) => (400..500).contains(&status),
+            _ => false,
+        }
+    }
+
     /// Whether the same call may succeed in a moment.
     fn is_passing(self) -> bool {
         match self {
@@ -264,10 +274,14 @@ impl ShopClient {
     /// # Errors
     /// [`ShopError`] says why it is not known.
     pub async fn transaction(&self, id: &TransactionId) -> Result<Option<Value>, ShopError> {
+        // MemberPress knows no other ids, and has no path for them.
+        if id.as_str().parse::<u64>().is_err() {
+            return Ok(None);
+        }
         let request = self.shared.address.transaction(id.as_str())?;
         let found = match self.one(&request).await {
-            // MemberPress has no path for an id that is no number.
-            Err(ShopError::Status(404)) => None,
+            // A site without MemberPress's API is read by its list alone.
+            Err(ShopError::Status(404)) if self.shared.kind == ShopKind::Site => None,
             Err(ShopError::NoAccess) if self.shared.kind == ShopKind::Site => {
                 tracing::warn!(transaction = %id, "MemberPress's API does not accept the shop's credentials");
                 None
