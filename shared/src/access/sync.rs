@@ -147,7 +147,8 @@ impl<'a> AccessSync<'a> {
             dry_at.set(now);
             return self.sync(true, budget).await.map(Some);
         }
-        let reads = passed || record.remains;
+        // While the access API does not let us in, trying more often than usual helps nobody.
+        let reads = passed || (record.remains && record.paused_since.is_none());
         let waits = record.paused_since.is_none() && books.count_due().await? > 0;
         if !reads && !waits && books.hints().await?.is_empty() {
             self.send_letters(budget).await;
