@@ -11,6 +11,7 @@
 )]
 
 mod access_edge;
+mod access;
 mod adopted;
 mod answers;
 mod brokerage;

@@ -1,0 +1,270 @@
+//! What is paid back is taken back: no more of it, no less, and never on the word of a source that is not to be believed.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::{Shop, day, end};
+
+#[tokio::test]
+async fn a_refund_takes_back_its_own_time_and_leaves_the_rest() {
+    let mut shop = Shop::open().await;
+    shop.sell(1, 11, "Ada", json!({"created_at": day(0)})).await;
+    shop.sell(2, 11, "Ada", json!({"created_at": day(0), "total": "20"}))
+        .await;
+    shop.sell(3, 12, "Bob", json!({"created_at": day(0)})).await;
+    shop.sync().await;
+    assert_eq!(shop.access("S1").await, json!({"Ada": end(60), "Bob": end(30)}));
+    shop.change(1, json!({"status": "refunded"})).await;
+    shop.change(3, json!({"status": "refunded"})).await;
+    let report = shop.sync().await;
+    assert_eq!(
+        (&report["shortened"], &report["revoked"]),
+        (&json!(1), &json!(1)),
+        "{}",
+        report.text
+    );
+    assert_eq!(shop.access("S1").await, json!({"Ada": end(30)}));
+    // The shop takes the refund back.
+    shop.change(1, json!({"status": "complete"})).await;
+    shop.sync().await;
+    assert_eq!(shop.access("S1").await, json!({"Ada": end(60)}));
+    shop.world.stop().await;
+}
+
+#[tokio::test]
+async fn a_refund_after_half_of_the_time_waits_for_approval() {
+    let mut shop = Shop::open().await;
+    shop.sell(1, 11, "Ada", json!({"created_at": day(0)})).await;
+    shop.sync().await;
+    shop.advance_days(16).await;
+    shop.change(1, json!({"status": "refunded"})).await;
+    let report = shop.sync().await;
+    assert_eq!(
+        (&report["held"], &report["revoked"], &report["open"]["held"]),
+        (&json!(1), &json!(0), &json!(1)),
+        "{}",
+        report.text
+    );
+    assert_eq!(shop.access("S1").await, json!({"Ada": end(30)}));
+
+    let plan = shop
+        .operator(Method::GET, "/api/access/plan", json!({}))
+        .await
+        .with_status(200);
+    assert_eq!(plan["held"], json!(["1"]), "{}", plan.text);
+    assert_eq!(plan["actions"][0]["action"], "remove");
+    let path = format!("/api/access/plans/{}/approve", plan["id"].as_str().unwrap());
+    let report = shop
+        .operator(Method::POST, &path, json!({}))
+        .await
+        .with_status(200);
+    assert_eq!(report["revoked"], 1, "{}", report.text);
+    assert_eq!(shop.access("S1").await, json!({}));
+    let again = shop.operator(Method::POST, &path, json!({})).await;
+    assert_eq!(again.status, 409, "{}", again.text);
+    shop.world.stop().await;
+}
+
+#[tokio::test]
+async fn a_plan_made_before_something_changed_is_refused() {
+    let mut shop = Shop::open().await;
+    shop.sell(1, 11, "Ada", json!({"created_at": day(0)})).await;
+    let plan = shop
+        .operator(Method::GET, "/api/access/plan", json!({}))
+        .await
+        .with_status(200);
+    assert_eq!(plan["actions"].as_array().unwrap().len(), 1, "{}", plan.text);
+    assert_eq!(shop.access("S1").await, json!({}));
+    shop.give("S1", json!([{"username": "Ada", "expiration": end(3)}]))
+        .await;
+    let path = format!("/api/access/plans/{}/approve", plan["id"].as_str().unwrap());
+    let refused = shop.operator(Method::POST, &path, json!({})).await;
+    assert_eq!(refused.status, 409, "{}", refused.text);
+    assert_eq!(shop.access("S1").await, json!({"Ada": end(3)}));
+    shop.operator(Method::POST, "/api/access/plans/0000/approve", json!({}))
+        .await
+        .problem(404, "not_found");
+    shop.world.stop().await;
+}
+
+#[tokio::test]
+async fn more_reversals_than_the_cap_allows_wait_for_approval() {
+    let mut shop = Shop::with(json!({"caps": {"max_revocations": 2}})).await;
+    let names: Vec<String> = (0..4).map(|number| format!("user{number}")).collect();
+    shop.know(&names.iter().map(String::as_str).collect::<Vec<_>>())
+        .await;
+    for (id, name) in (1..).zip(&names) {
+        shop.sell(id, 10 + id, name, json!({"created_at": day(0)})).await;
+    }
+    shop.sync().await;
+    for id in 1..=4 {
+        shop.change(id, json!({"status": "refunded"})).await;
+    }
+    let report = shop.sync().await;
+    assert_eq!(
+        (&report["revoked"], &report["held"]),
+        (&json!(2), &json!(2)),
+        "{}",
+        report.text
+    );
+    assert_eq!(shop.access("S1").await.as_object().unwrap().len(), 2);
+    // The next run does not do by and by what one run must not do.
+    let report = shop.sync().await;
+    assert_eq!(
+        (&report["revoked"], &report["open"]["held"]),
+        (&json!(0), &json!(2)),
+        "{}",
+        report.text
+    );
+    for review in shop.reviews().await {
+        assert_eq!(review["reason"], "refund");
+        shop.decide(&review, json!({"action": "retry"})).await;
+    }
+    let report = shop.sync().await;
+    assert_eq!(report["revoked"], 2, "{}", report.text);
+    shop.world.stop().await;
+}
+
+#[tokio::test]
+async fn an_empty_or_shrunken_list_takes_nothing_back_and_is_told_of() {
+    let mut shop = Shop::open().await;
+    for id in 1..=5 {
+        shop.sell(
+            id,
+            11,
+            "Ada",
+            json!({"created_at": day(0), "total": id.to_string()}),
+        )
+        .await;
+    }
+    shop.sync().await;
+    shop.show_raw(json!([])).await;
+    let report = shop.sync().await;
+    assert_eq!(
+        (&report["status"], &report["revoked"]),
+        (&json!("quarantined"), &json!(0)),
+        "{}",
+        report.text
+    );
+    shop.advance_days(1).await;
+    for id in 3..=5 {
+        shop.forget(id).await;
+    }
+    let report = shop.sync().await;
+    assert_eq!(report["status"], "quarantined", "{}", report.text);
+    assert_eq!(shop.access("S1").await, json!({"Ada": end(150)}));
+    shop.world.stop().await;
+}
+
+#[tokio::test]
+async fn a_row_that_is_gone_from_a_sound_full_scan_is_taken_back() {
+    let mut shop = Shop::open().await;
+    for id in 1..=5 {
+        shop.sell(
+            id,
+            11,
+            "Ada",
+            json!({"created_at": day(0), "total": id.to_string()}),
+        )
+        .await;
+    }
+    shop.sync().await;
+    shop.forget(5).await;
+    // What is recent is read since the look-back only, which proves nothing.
+    shop.sync().await;
+    assert_eq!(shop.access("S1").await, json!({"Ada": end(150)}));
+    shop.advance_days(1).await;
+    let report = shop.sync().await;
+    assert_eq!(report["shortened"], 1, "{}", report.text);
+    assert_eq!(shop.access("S1").await, json!({"Ada": end(120)}));
+    shop.world.stop().await;
+}
+
+#[tokio::test]
+async fn a_deleted_member_is_held_and_an_earlier_end_is_a_reversal() {
+    let mut shop = Shop::open().await;
+    shop.sell(1, 11, "Ada", json!({"created_at": day(0), "expires_at": day(30)}))
+        .await;
+    shop.sell(2, 12, "Bob", json!({"created_at": day(0), "expires_at": day(30)}))
+        .await;
+    shop.sync().await;
+    shop.change(1, json!({"user_id": 0, "user_email": null})).await;
+    shop.change(2, json!({"expires_at": day(-1)})).await;
+    shop.advance_days(1).await;
+    let report = shop.sync().await;
+    assert_eq!(
+        (&report["held"], &report["revoked"]),
+        (&json!(1), &json!(1)),
+        "{}",
+        report.text
+    );
+    assert_eq!(shop.access("S1").await, json!({"Ada": end(30)}));
+    shop.world.stop().await;
+}
+
+#[tokio::test]
+async fn an_operator_takes_back_a_chargeback_and_what_is_bought_later_is_looked_at() {
+    let mut shop = Shop::open().await;
+    shop.sell(1, 11, "Ada", json!({"created_at": day(0)})).await;
+    shop.sync().await;
+    let body = json!({"transaction_id": "1", "reason": "chargeback"});
+    let report = shop
+        .operator(Method::POST, "/api/access/revocations", body)
+        .await
+        .with_status(200);
+    assert_eq!(report["revoked"], 1, "{}", report.text);
+    assert_eq!(shop.access("S1").await, json!({}));
+    shop.advance_days(1).await;
+    shop.sell(2, 11, "Ada", json!({"created_at": day(1)})).await;
+    let report = shop.sync().await;
+    assert_eq!(
+        (&report["granted"], &report["manual_review"]),
+        (&json!(0), &json!(1)),
+        "{}",
+        report.text
+    );
+    assert_eq!(shop.reviews().await[0]["reason"], "blocked_customer");
+    let unknown = json!({"transaction_id": "77", "reason": "operator"});
+    shop.operator(Method::POST, "/api/access/revocations", unknown)
+        .await
+        .problem(404, "not_found");
+    shop.world.stop().await;
+}
+
+#[tokio::test]
+async fn a_refund_of_what_was_bought_before_berth_is_looked_at() {
+    let mut shop = Shop::open().await;
+    shop.give("S1", json!([{"username": "Ada", "expiration": end(10)}]))
+        .await;
+    shop.sell(1, 11, "Ada", json!({"created_at": day(-20)})).await;
+    shop.sync().await;
+    shop.change(1, json!({"status": "refunded"})).await;
+    shop.advance_days(1).await;
+    let report = shop.sync().await;
+    assert_eq!(report["manual_review"], 1, "{}", report.text);
+    assert_eq!(shop.reviews().await[0]["reason"], "refund");
+    assert_eq!(shop.access("S1").await, json!({"Ada": end(10)}));
+    shop.world.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_is_written_while_writes_are_switched_off() {
+    let mut shop = Shop::with(json!({"writes_enabled": false})).await;
+    shop.sell(1, 11, "Ada", json!({"created_at": day(0)})).await;
+    let report = shop.sync().await;
+    assert_eq!(
+        (&report["granted"], &report["remaining"], &report["complete"]),
+        (&json!(0), &json!(1), &json!(false)),
+        "{}",
+        report.text
+    );
+    assert!(
+        report["warnings"].to_string().contains("writes_enabled"),
+        "{}",
+        report.text
+    );
+    for kind in ["/grant", "/update", "/remove"] {
+        assert_eq!(shop.calls(kind).await, Vec::<Value>::new());
+    }
+    shop.world.stop().await;
+}
