@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::books::Books;
 use super::customer::{Correction, Customer, Decision};
 use super::ids::{PersonId, ProductId, ScriptId, TransactionId};
 use super::ledger::ReversalCause;
+use super::mail::send_due;
 use super::master_data::{Imported, MasterData};
 use super::names::Username;
 use super::plan::{Allowance, Mode, Plan, PlannedAction};
@@ -151,7 +153,10 @@ impl<'a> AccessSync<'a> {
         let reads = passed || (record.remains && record.paused_since.is_none());
         let waits = record.paused_since.is_none() && books.count_due().await? > 0;
         if !reads && !waits && books.hints().await?.is_empty() {
-            self.send_letters(budget).await;
+            let (mail, discord) = (configuration.mail.as_ref(), configuration.discord.as_ref());
+            let (store, http, clock) = (self.app.store(), self.app.http(), self.app.clock());
+            let until = Instant::now() + budget;
+            send_due(store, &self.tenant, mail, discord, http, clock, until).await;
             return Ok(None);
         }
         let mut run = self.begin(budget, Manner::Real).await?;
@@ -535,8 +540,6 @@ impl<'a> AccessSync<'a> {
         let (items, next) = books.open(kind, limit, start).await?;
         Ok((items, next.is_some()))
     }
-
-    async fn send_letters(&self, _budget: Duration) {}
 }
 
 impl Run<'_> {

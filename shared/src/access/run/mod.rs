@@ -21,7 +21,7 @@ pub(super) use self::read::Extent;
 use super::books::{Books, NotKept};
 use super::configuration::Configuration;
 use super::ids::ScriptId;
-use super::mail::Digest;
+use super::mail::{Digest, send_due};
 use super::meter::Meter;
 use super::plan::{Allowance, Mode};
 use super::records::{Lease, OpenKind, RunRecord};
@@ -43,6 +43,9 @@ const LEASE_LEFT: SignedDuration = SignedDuration::from_secs(75);
 
 /// How long one call may take with all that is tried again in it: less than what is left of the lease.
 const CALL: Duration = Duration::from_secs(45);
+
+/// The least time that letters are given at the end of a run.
+const LETTERS: Duration = Duration::from_secs(2);
 
 /// How many calls in a row may fail before the rest is left to the next run.
 const MOST_FAILURES: u32 = 5;
@@ -216,7 +219,22 @@ impl<'a> Run<'a> {
         self.report.rows_per_second = self.report.fetched.saturating_mul(1_000) / milliseconds;
         self.record.remains = !self.report.complete;
         self.release().await?;
+        if !self.books.is_dry() {
+            self.report.mails = self.send_letters().await;
+        }
         Ok(self.report)
+    }
+
+    /// Sends the letters that are due, which no other run has to wait for. Tells how many were sent.
+    async fn send_letters(&self) -> u64 {
+        let until = self.until.max(Instant::now() + LETTERS);
+        let (mail, discord) = (
+            self.configuration.mail.as_ref(),
+            self.configuration.discord.as_ref(),
+        );
+        let (store, http) = (self.books.store(), self.app.http());
+        let sent = send_due(store, &self.tenant, mail, discord, http, self.app.clock(), until).await;
+        sent.mails
     }
 
     /// Lets the next run begin after one that failed.
