@@ -367,12 +367,12 @@ impl Names {
         })
     }
 
-    /// Where a name stands in the index, by the latest end of its access.
+    /// Where a name that has or had access stands in the index, by the latest end of it.
     #[must_use]
     pub fn live_index(&self, claimant: &Claimant) -> Option<IndexKey> {
-        let last = claimant.scripts.values().max().copied().unwrap_or_default();
-        let at = match last {
-            Expiry::NoAccess => return None,
+        let at = match *claimant.scripts.values().max()? {
+            // Whoever had access is listed, but never as somebody who has.
+            Expiry::NoAccess => Timestamp::UNIX_EPOCH,
             Expiry::At(end) => end,
             Expiry::Lifetime => Timestamp::MAX,
         };

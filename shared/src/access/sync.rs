@@ -110,14 +110,14 @@ impl<'a> AccessSync<'a> {
     /// [`Refused`]; where the shop failed nothing was changed at the access API.
     pub async fn sync(&self, dry_run: bool, budget: Duration) -> Result<Report, Refused> {
         let manner = if dry_run { Manner::Dry } else { Manner::Real };
-        let mut run = self.begin(budget, manner).await?;
+        let mut run = Box::pin(self.begin(budget, manner)).await?;
         let worked = async {
-            run.follow_hints().await?;
-            run.read(&Extent::AsDue).await?;
-            run.apply().await
+            Box::pin(run.follow_hints()).await?;
+            Box::pin(run.read(&Extent::AsDue)).await?;
+            Box::pin(run.apply()).await
         }
         .await;
-        self.end(run, worked).await
+        Box::pin(self.end(run, worked)).await
     }
 
     /// What the schedule does every minute: a run when the interval has passed or something remains, else what has
@@ -159,10 +159,10 @@ impl<'a> AccessSync<'a> {
             send_due(store, &self.tenant, mail, discord, http, clock, until).await;
             return Ok(None);
         }
-        let mut run = self.begin(budget, Manner::Real).await?;
-        let mut read = run.follow_hints().await;
+        let mut run = Box::pin(self.begin(budget, Manner::Real)).await?;
+        let mut read = Box::pin(run.follow_hints()).await;
         if reads && read.is_ok() {
-            read = run.read(&Extent::AsDue).await;
+            read = Box::pin(run.read(&Extent::AsDue)).await;
         }
         let shop_failed = match read {
             Err(Refused::Shop(error)) => {
@@ -172,11 +172,11 @@ impl<'a> AccessSync<'a> {
                 );
                 Some(error)
             }
-            Err(other) => return self.end(run, Err(other)).await.map(Some),
+            Err(other) => return Box::pin(self.end(run, Err(other))).await.map(Some),
             Ok(()) => None,
         };
-        let applied = run.apply().await;
-        let report = self.end(run, applied).await?;
+        let applied = Box::pin(run.apply()).await;
+        let report = Box::pin(self.end(run, applied)).await?;
         match shop_failed {
             Some(error) => Err(error.into()),
             None => Ok(Some(report)),
@@ -207,16 +207,16 @@ impl<'a> AccessSync<'a> {
     /// What the store says; after anything else the word is remembered.
     pub async fn hint(&self, transaction: &TransactionId, budget: Duration) -> Result<(), Refused> {
         self.books(self.app.clock().now()).save_hint(transaction).await?;
-        let mut run = match self.begin(budget, Manner::Real).await {
+        let mut run = match Box::pin(self.begin(budget, Manner::Real)).await {
             Err(Refused::Running { .. }) => return Ok(()),
             begun => begun?,
         };
         let worked = async {
-            run.follow_hints().await?;
-            run.apply_touched().await.map(|_| ())
+            Box::pin(run.follow_hints()).await?;
+            Box::pin(run.apply_touched()).await.map(|_| ())
         }
         .await;
-        match self.end(run, worked).await {
+        match Box::pin(self.end(run, worked)).await {
             Ok(_) => Ok(()),
             Err(Refused::Store(error)) => Err(Refused::Store(error)),
             Err(error) => {
@@ -231,18 +231,18 @@ impl<'a> AccessSync<'a> {
     /// # Errors
     /// [`Refused`].
     pub async fn repair(&self, budget: Duration) -> Result<Report, Refused> {
-        let mut run = self.begin(budget, Manner::Real).await?;
+        let mut run = Box::pin(self.begin(budget, Manner::Real)).await?;
         run.mode = Mode::Repair;
         let worked = async {
             let mut persons = BTreeSet::new();
             run.books
                 .each_live(|claimant| persons.extend(claimant.person))
                 .await?;
-            run.apply_to(&persons).await?;
-            run.report_unmanaged().await
+            Box::pin(run.apply_to(&persons)).await?;
+            Box::pin(run.report_unmanaged()).await
         }
         .await;
-        self.end(run, worked).await
+        Box::pin(self.end(run, worked)).await
     }
 
     /// Takes a transaction back on an operator's word, and brings that to the access API.
@@ -255,27 +255,27 @@ impl<'a> AccessSync<'a> {
         cause: ReversalCause,
         budget: Duration,
     ) -> Result<Report, Refused> {
-        let mut run = self.begin(budget, Manner::Real).await?;
+        let mut run = Box::pin(self.begin(budget, Manner::Real)).await?;
         run.allowance = Allowance::unlimited();
         let worked = async {
             if !run.configuration.writes_enabled {
                 return Err(Refused::WritesDisabled);
             }
-            let person = run.take_back(transaction, cause).await?;
-            run.apply_to(&BTreeSet::from([person])).await
+            let person = Box::pin(run.take_back(transaction, cause)).await?;
+            Box::pin(run.apply_to(&BTreeSet::from([person]))).await
         }
         .await;
-        self.end(run, worked).await
+        Box::pin(self.end(run, worked)).await
     }
 
     async fn read_and_apply(&self, extent: &Extent, budget: Duration) -> Result<Report, Refused> {
-        let mut run = self.begin(budget, Manner::Real).await?;
+        let mut run = Box::pin(self.begin(budget, Manner::Real)).await?;
         let worked = async {
-            run.read(extent).await?;
-            run.apply().await
+            Box::pin(run.read(extent)).await?;
+            Box::pin(run.apply()).await
         }
         .await;
-        self.end(run, worked).await
+        Box::pin(self.end(run, worked)).await
     }
 
     // ---- Plans ----
@@ -285,17 +285,20 @@ impl<'a> AccessSync<'a> {
     /// # Errors
     /// [`Refused`].
     pub async fn plan(&self, budget: Duration) -> Result<Plan, Refused> {
-        let mut run = self.begin(budget, Manner::Real).await?;
+        let mut run = Box::pin(self.begin(budget, Manner::Real)).await?;
         let worked = async {
-            run.read(&Extent::AsDue).await?;
-            let plan = run.draft().await?;
+            Box::pin(run.read(&Extent::AsDue)).await?;
+            let plan = Box::pin(run.draft()).await?;
             run.books.save_plan(&plan).await?;
             Ok(plan)
         }
         .await;
         match worked {
             Ok(plan) => self.end(run, Ok(())).await.map(|_| plan),
-            Err(error) => Err(self.end(run, Err(error)).await.err().unwrap_or(Refused::Stale)),
+            Err(error) => Err(Box::pin(self.end(run, Err(error)))
+                .await
+                .err()
+                .unwrap_or(Refused::Stale)),
         }
     }
 
@@ -305,20 +308,20 @@ impl<'a> AccessSync<'a> {
     /// [`Refused::NotFound`], [`Refused::Stale`] where it no longer fits, [`Refused::WritesDisabled`], and what else
     /// stops a run.
     pub async fn approve(&self, plan: &str, budget: Duration) -> Result<Report, Refused> {
-        let mut run = self.begin(budget, Manner::Real).await?;
+        let mut run = Box::pin(self.begin(budget, Manner::Real)).await?;
         let worked = async {
             let plan = run.books.plan(plan).await?.ok_or(Refused::NotFound("plan"))?;
             if !run.configuration.writes_enabled {
                 return Err(Refused::WritesDisabled);
             }
             plan.check(&run.record.version).map_err(|_| Refused::Stale)?;
-            if run.draft().await?.id != plan.id {
+            if Box::pin(run.draft()).await?.id != plan.id {
                 return Err(Refused::Stale);
             }
-            run.carry_out(&plan).await
+            Box::pin(run.carry_out(&plan)).await
         }
         .await;
-        self.end(run, worked).await
+        Box::pin(self.end(run, worked)).await
     }
 
     // ---- What waits for a person ----
@@ -369,7 +372,7 @@ impl<'a> AccessSync<'a> {
     /// # Errors
     /// [`Refused::NotFound`], [`Refused::Running`], and what the store says.
     pub async fn decide_review(&self, id: &str, decision: ReviewDecision) -> Result<Review, Refused> {
-        let mut run = self.begin(DECISION, Manner::Real).await?;
+        let mut run = Box::pin(self.begin(DECISION, Manner::Real)).await?;
         let mut decided = None;
         let worked = async {
             let item = run
@@ -411,7 +414,7 @@ impl<'a> AccessSync<'a> {
             Ok(())
         }
         .await;
-        self.end(run, worked).await?;
+        Box::pin(self.end(run, worked)).await?;
         decided.map(Review::from).ok_or(Refused::NotFound("review"))
     }
 
@@ -438,7 +441,7 @@ impl<'a> AccessSync<'a> {
     /// # Errors
     /// [`Refused::NotFound`], [`Refused::Running`], and what the store says.
     pub async fn replay(&self, id: &str) -> Result<DeadLetter, Refused> {
-        let mut run = self.begin(DECISION, Manner::Real).await?;
+        let mut run = Box::pin(self.begin(DECISION, Manner::Real)).await?;
         let mut replayed = None;
         let worked = async {
             let items = run.dead_letters_of(id).await?;
@@ -463,7 +466,7 @@ impl<'a> AccessSync<'a> {
             }
         }
         .await;
-        self.end(run, worked).await?;
+        Box::pin(self.end(run, worked)).await?;
         replayed
             .map(DeadLetter::from)
             .ok_or(Refused::NotFound("dead letter"))
@@ -492,14 +495,14 @@ impl<'a> AccessSync<'a> {
     /// # Errors
     /// [`Refused::Invalid`], [`Refused::Running`], and what the store says.
     pub async fn import(&self, data: MasterData) -> Result<Imported, Refused> {
-        let mut run = self.begin(DECISION, Manner::Real).await?;
+        let mut run = Box::pin(self.begin(DECISION, Manner::Real)).await?;
         let mut imported = None;
         let worked = async {
-            imported = Some(data.store(&mut run).await?);
+            imported = Some(Box::pin(data.store(&mut run)).await?);
             Ok(())
         }
         .await;
-        self.end(run, worked).await?;
+        Box::pin(self.end(run, worked)).await?;
         Ok(imported.unwrap_or_default())
     }
 
@@ -512,7 +515,7 @@ impl<'a> AccessSync<'a> {
     /// Ends a run, however it went, so that the next one can begin.
     async fn end(&self, mut run: Run<'a>, worked: Result<(), Refused>) -> Result<Report, Refused> {
         match worked {
-            Ok(()) => run.finish().await,
+            Ok(()) => Box::pin(run.finish()).await,
             Err(error) => {
                 if let Err(released) = run.release().await {
                     tracing::debug!(%released, "the lease of a run that failed was not given back");

@@ -10,8 +10,8 @@
     reason = "a test fails by panicking"
 )]
 
-mod access_edge;
 mod access;
+mod access_edge;
 mod adopted;
 mod answers;
 mod brokerage;

@@ -60,7 +60,7 @@ impl Run<'_> {
         for some in persons.chunks(AT_ONCE) {
             let customers = self.books.customers(some.iter().copied()).await?;
             for customer in customers.into_values() {
-                self.apply_customer(customer).await?;
+                Box::pin(self.apply_customer(customer)).await?;
             }
         }
         Ok(touched)
@@ -80,7 +80,7 @@ impl Run<'_> {
     /// The index lags behind, so the customer is read again.
     async fn apply_listed(&mut self, person: PersonId) -> Result<(), Refused> {
         match self.books.customer(person).await? {
-            Some(customer) => self.apply_customer(customer).await,
+            Some(customer) => Box::pin(self.apply_customer(customer)).await,
             None => Ok(()),
         }
     }
@@ -121,7 +121,7 @@ impl Run<'_> {
                 self.report.remaining = self.report.remaining.saturating_add(1);
                 continue;
             }
-            self.apply_script(&mut customer, &script).await?;
+            Box::pin(self.apply_script(&mut customer, &script)).await?;
         }
         self.count_states(&before, &customer);
         Ok(())
@@ -141,15 +141,15 @@ impl Run<'_> {
             let before = customer.clone();
             // What may be under way is looked at before anything else, under the name that it is under way for.
             if let Some(intent) = holding.intent.clone() {
-                match self.look_back(customer, script, &intent.name).await? {
+                match Box::pin(self.look_back(customer, script, &intent.name)).await? {
                     Looked::Again => continue,
                     Looked::Later => return Ok(()),
                 }
             }
-            let Some(name) = self.resolve(customer, script, look_up_again).await? else {
+            let Some(name) = Box::pin(self.resolve(customer, script, look_up_again)).await? else {
                 return Ok(());
             };
-            let remote = match self.remote(script, &name).await {
+            let remote = match Box::pin(self.remote(script, &name)).await {
                 Ok(remote) => remote,
                 Err(ended) => return self.not_reached(customer, script, &ended).await,
             };
@@ -200,7 +200,7 @@ impl Run<'_> {
                     return Ok(());
                 }
                 Step::Held => {
-                    self.keep_all(members_before, &mut members).await?;
+                    Box::pin(self.keep_all(members_before, &mut members)).await?;
                     first(customer, members);
                 }
                 Step::Settled {
@@ -213,9 +213,9 @@ impl Run<'_> {
                     if self.books.is_dry() {
                         self.plan(script, person, &name, Action::None, &members);
                     }
-                    self.keep_all(members_before, &mut members).await?;
+                    Box::pin(self.keep_all(members_before, &mut members)).await?;
                     first(customer, members);
-                    return self.release_left(customer, script).await;
+                    return Box::pin(self.release_left(customer, script)).await;
                 }
                 Step::Call {
                     action,
@@ -229,16 +229,16 @@ impl Run<'_> {
                         self.report.count_outcome(outcome);
                         return Ok(());
                     }
-                    self.keep_all(members_before, &mut members).await?;
+                    Box::pin(self.keep_all(members_before, &mut members)).await?;
                     let order = self.order(&members, person, script, &name, action);
-                    let ended = self.service.write(&order, self.call_until()).await;
+                    let ended = Box::pin(self.service.write(&order, self.call_until())).await;
                     let members_before = members.clone();
                     let (verdict, asked) = match &ended {
                         Ok(()) => (Verdict::Done, None),
                         Err(ended) => (ended.verdict, ended.asked),
                     };
                     applying::ended(&mut members, script, verdict, asked, self.now, share());
-                    self.keep_all(members_before, &mut members).await?;
+                    Box::pin(self.keep_all(members_before, &mut members)).await?;
                     first(customer, members);
                     match ended {
                         Ok(()) => {
@@ -253,7 +253,7 @@ impl Run<'_> {
                                 .get(script)
                                 .and_then(|holding| Some(holding.newest()?.created_at));
                             markers.last_processed_at = markers.last_processed_at.max(newest);
-                            return self.release_left(customer, script).await;
+                            return Box::pin(self.release_left(customer, script)).await;
                         }
                         Err(ended) if ended.verdict == Verdict::Refused => {
                             // The name may have changed at TradingView: it is looked up once more.
@@ -278,7 +278,7 @@ impl Run<'_> {
         script: &ScriptId,
         name: &Username,
     ) -> Result<Looked, Refused> {
-        let remote = match self.remote(script, name).await {
+        let remote = match Box::pin(self.remote(script, name)).await {
             Ok(remote) => remote,
             Err(ended) => {
                 self.not_reached(customer, script, &ended).await?;
@@ -312,7 +312,7 @@ impl Run<'_> {
             if let Some(outcome) = outcome {
                 self.report.count_settled(outcome);
             }
-            self.release_left(customer, script).await?;
+            Box::pin(self.release_left(customer, script)).await?;
         }
         Ok(Looked::Again)
     }
@@ -410,7 +410,7 @@ impl Run<'_> {
         if left.next_at > self.now {
             return Ok(());
         }
-        let remote = match self.remote(script, &left.name).await {
+        let remote = match Box::pin(self.remote(script, &left.name)).await {
             Ok(remote) => remote,
             Err(ended) => return self.not_released(customer, script, &ended).await,
         };
@@ -454,7 +454,7 @@ impl Run<'_> {
                 &left.name,
                 action,
             );
-            if let Err(ended) = self.service.write(&order, self.call_until()).await {
+            if let Err(ended) = Box::pin(self.service.write(&order, self.call_until())).await {
                 return self.not_released(customer, script, &ended).await;
             }
             self.note_remote(script, &left.name, None);

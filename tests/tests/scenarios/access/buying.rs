@@ -185,19 +185,19 @@ async fn more_that_was_given_by_hand_is_added_to_and_less_is_left_until_it_is_re
     shop.sell(1, 11, "Ada", json!({"created_at": day(0)})).await;
     shop.sell(2, 12, "Bob", json!({"created_at": day(0)})).await;
     shop.sync().await;
-    shop.give("S1", json!([{"username": "Ada", "expiration": end(50)}]))
+    shop.give("S1", json!([{"username": "Ada", "expiration": end(70)}]))
         .await;
     shop.advance_days(1).await;
     shop.sell(3, 11, "Ada", json!({"created_at": day(1), "total": "50"}))
         .await;
     shop.sync().await;
-    assert_eq!(shop.access("S1").await, json!({"Ada": end(80)}));
+    assert_eq!(shop.access("S1").await, json!({"Ada": end(100)}));
     let repaired = shop
         .operator(reqwest::Method::POST, "/api/access/repair", json!({}))
         .await
         .with_status(200);
     assert_eq!(repaired["granted"], 1, "{}", repaired.text);
-    assert_eq!(shop.access("S1").await, json!({"Ada": end(80), "Bob": end(30)}));
+    assert_eq!(shop.access("S1").await, json!({"Ada": end(100), "Bob": end(30)}));
     shop.world.stop().await;
 }
 

@@ -114,8 +114,14 @@ async fn doubtful_rows_wait_for_a_person_each_with_its_reason() {
         shop.decide(&review, json!({"action": "retry"})).await;
     }
     shop.sync().await;
-    assert_eq!(shop.access("S1").await["Ada"], end(365));
-    assert_eq!(shop.access("S1").await["Cy"], end(60));
-    assert_eq!(shop.access("S4").await["Bob"], end(59));
+    // Each also gets back the moments that it waited.
+    for (script, name, day) in [("S1", "Ada", 365), ("S1", "Cy", 60), ("S4", "Bob", 59)] {
+        let access = shop.access(script).await;
+        let (until, due) = (access[name].as_str().unwrap(), end(day));
+        assert!(
+            until >= due.as_str().unwrap() && until[..16] == due.as_str().unwrap()[..16],
+            "{name}: {access}"
+        );
+    }
     shop.world.stop().await;
 }

@@ -52,7 +52,7 @@ async fn a_name_in_another_spelling_is_the_same_customer_and_never_shortened() {
 
 #[tokio::test]
 async fn six_hundred_old_transactions_are_not_stacked_again() {
-    let mut shop = Shop::open().await;
+    let shop = Shop::open().await;
     let names: Vec<String> = (0..60).map(|number| format!("user{number}")).collect();
     shop.know(&names.iter().map(String::as_str).collect::<Vec<_>>())
         .await;
