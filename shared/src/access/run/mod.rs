@@ -44,9 +44,6 @@ const LEASE_LEFT: SignedDuration = SignedDuration::from_secs(75);
 /// How long one call may take with all that is tried again in it: less than what is left of the lease.
 const CALL: Duration = Duration::from_secs(45);
 
-/// The least time that letters are given at the end of a run.
-const LETTERS: Duration = Duration::from_secs(2);
-
 /// How many calls in a row may fail before the rest is left to the next run.
 const MOST_FAILURES: u32 = 5;
 
@@ -225,15 +222,24 @@ impl<'a> Run<'a> {
         Ok(self.report)
     }
 
-    /// Sends the letters that are due, which no other run has to wait for. Tells how many were sent.
+    /// Sends the letters that are due, which no other run has to wait for, in the time that is left. Those beyond go out
+    /// with the schedule. Tells how many were sent.
     async fn send_letters(&self) -> u64 {
-        let until = self.until.max(Instant::now() + LETTERS);
         let (mail, discord) = (
             self.configuration.mail.as_ref(),
             self.configuration.discord.as_ref(),
         );
         let (store, http) = (self.books.store(), self.app.http());
-        let sent = send_due(store, &self.tenant, mail, discord, http, self.app.clock(), until).await;
+        let sent = send_due(
+            store,
+            &self.tenant,
+            mail,
+            discord,
+            http,
+            self.app.clock(),
+            self.until,
+        )
+        .await;
         sent.mails
     }
 

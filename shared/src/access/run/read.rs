@@ -65,7 +65,7 @@ impl Run<'_> {
     /// # Errors
     /// [`Refused::Shop`] where it fails, and what the store says.
     pub(in crate::access) async fn read(&mut self, extent: &Extent) -> Result<(), Refused> {
-        if !self.find_baselines().await? {
+        if !Box::pin(self.find_baselines()).await? {
             return Ok(());
         }
         self.record.started_at = Some(self.now);
@@ -91,7 +91,7 @@ impl Run<'_> {
             let first = usize::try_from(reading.scan.rows())
                 .unwrap_or(usize::MAX)
                 .saturating_sub(chunk.rows.len());
-            self.take_raw(&mut reading, &chunk.rows, first).await?;
+            Box::pin(self.take_raw(&mut reading, &chunk.rows, first)).await?;
             mark = chunk.mark;
         }
         let whole = reading.full && !scanning.is_limited();
@@ -107,7 +107,7 @@ impl Run<'_> {
         transactions: &[TransactionId],
     ) -> Result<Vec<TransactionId>, Refused> {
         let mut done = Vec::new();
-        if transactions.is_empty() || !self.find_baselines().await? {
+        if transactions.is_empty() || !Box::pin(self.find_baselines()).await? {
             return Ok(done);
         }
         let mut rows = Vec::new();
@@ -127,10 +127,10 @@ impl Run<'_> {
             done.push(transaction.clone());
         }
         let mut reading = Reading::new(false, None, self.now);
-        self.take_raw(&mut reading, &rows, 0).await?;
+        Box::pin(self.take_raw(&mut reading, &rows, 0)).await?;
         // A transaction that was asked for by its id is believed: the answer is about nothing else.
         let late = std::mem::take(&mut reading.late);
-        self.take(&mut reading, late, true).await?;
+        Box::pin(self.take(&mut reading, late, true)).await?;
         Ok(done)
     }
 
@@ -209,9 +209,9 @@ impl Run<'_> {
             return Ok(());
         }
         let late = std::mem::take(&mut reading.late);
-        self.take(&mut reading, late, true).await?;
+        Box::pin(self.take(&mut reading, late, true)).await?;
         if whole && reading.scan.proves_absence() {
-            self.take_missing(&reading).await?;
+            Box::pin(self.take_missing(&reading)).await?;
         }
         self.record.watermark = self.record.watermark.max(reading.newest);
         if reading.full {
@@ -247,7 +247,7 @@ impl Run<'_> {
                 }
             }
         }
-        self.take(reading, rows, false).await
+        Box::pin(self.take(reading, rows, false)).await
     }
 
     /// Takes rows into the records of those whose they are. While the source is not known to be sound, what takes
