@@ -381,6 +381,9 @@ impl Holding {
     /// Notes what a row changed.
     fn note(&mut self, row: &Row, change: &Change, context: &Context<'_>) {
         let transaction = &row.transaction;
+        if matches!(change, Change::Fail(..)) && !context.configuration.policies.grace.is_zero() {
+            self.look_again(context.now);
+        }
         let counts_or_waits = match change {
             Change::Enter(_) | Change::Review(_, Some(_)) => true,
             Change::Nothing | Change::Ignore(_) | Change::Fail(..) | Change::Contain(_) => {
@@ -401,6 +404,15 @@ impl Holding {
             self.waiting.insert(transaction.clone(), waiting);
         }
         self.advance(transaction, &Event::Assessed(change.clone()), context.now);
+    }
+
+    /// Has the end of access reckoned again, after something else than a purchase has moved it.
+    fn look_again(&mut self, now: Timestamp) {
+        if let Some(newest) = self.newest().cloned() {
+            let transaction = newest.transaction.clone();
+            let amended = Event::Assessed(Change::Amend(Box::new(newest)));
+            self.advance(&transaction, &amended, now);
+        }
     }
 
     /// Brings one transaction further by something that no chance has a part in.

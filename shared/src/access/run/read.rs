@@ -153,7 +153,8 @@ impl Run<'_> {
             };
             return Ok((reading, Ask::AllFrom(checkpoint.mark)));
         }
-        let is_old = |scan: &FullScan| later(scan.at, FULL_SCAN_EVERY) <= self.now;
+        // One of a time to come was made before the clock was moved back.
+        let is_old = |scan: &FullScan| later(scan.at, FULL_SCAN_EVERY) <= self.now || scan.at > self.now;
         let full = *extent != Extent::AsDue || self.record.full_scan.as_ref().is_none_or(is_old);
         let ask = match self.record.watermark.filter(|_| !full) {
             Some(watermark) => Ask::Since(self.since(watermark).await?),

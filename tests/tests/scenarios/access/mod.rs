@@ -5,6 +5,7 @@ mod deciding;
 mod failing;
 mod malformed;
 mod names;
+mod policies;
 mod replaced;
 mod taking_back;
 mod trying;
