@@ -9,17 +9,15 @@ mod syncing;
 mod tracking;
 mod users;
 
-use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
-use serde_json::Value;
 
 use crate::Global;
-use crate::ask::{self, NoAnswer};
+use crate::command::{Refusal, confirm, on_target, print, show};
 use crate::exit::Exit;
-use crate::target::{CallError, Target};
+use crate::target::Target;
 
 /// The commands of the group.
 #[expect(
@@ -113,87 +111,13 @@ pub(crate) struct AddUser {
     pub(crate) protected: bool,
 }
 
-/// Why a command did not do what it should.
-#[derive(Debug)]
-enum Refusal {
-    /// The API did not do it.
-    Call(CallError),
-    /// The person said no.
-    Declined,
-    /// What the person agreed to is not what would happen any more.
-    Overtaken,
-    /// There was nobody to ask.
-    NobodyToAsk,
-    /// Anything else, in one sentence that says what to do.
-    Failed(String),
-}
-
-impl From<CallError> for Refusal {
-    fn from(error: CallError) -> Self {
-        Self::Call(error)
-    }
-}
-
-impl From<NoAnswer> for Refusal {
-    fn from(answer: NoAnswer) -> Self {
-        match answer {
-            NoAnswer::Declined => Self::Declined,
-            NoAnswer::NobodyThere => Self::NobodyToAsk,
-        }
-    }
-}
-
-impl From<String> for Refusal {
-    fn from(reason: String) -> Self {
-        Self::Failed(reason)
-    }
-}
-
 /// Runs one of the commands.
 pub(crate) async fn run(global: &Global, command: &ConnectionsCommand) -> Exit {
-    // Taken from here on, so that Ctrl-C ends the work and not the program: a file half way goes, and a stack that was
-    // started for this command alone writes its data.
-    let stop = tokio::signal::ctrl_c();
-    let mut stop = std::pin::pin!(stop);
-    let target = tokio::select! {
-        target = Target::find(global) => target,
-        _ = &mut stop => return Exit::failed("stopped before anything was done"),
-    };
-    let target = match target {
-        Ok(target) => target,
-        Err(error) => return Exit::failed(&error.to_string()),
-    };
-    let done = tokio::select! {
-        done = perform(global, &target, command) => done,
-        _ = &mut stop => Err(Refusal::Failed(
-            "stopped; what was under way is finished or undone by the next `berth connections sync`".to_owned(),
-        )),
-    };
-    target.close().await;
-    match done {
-        Ok(exit) => exit,
-        Err(refusal) => tell(global, &refusal),
-    }
-}
-
-/// Says why a command did not do what it should, and how it ends by that.
-fn tell(global: &Global, refusal: &Refusal) -> Exit {
-    match refusal {
-        Refusal::Call(error) => {
-            if let (true, CallError::Answered { answer, .. }) = (global.json, error) {
-                print(&answer.to_string());
-            }
-            Exit::failed(&error.to_string())
-        }
-        Refusal::Overtaken => {
-            Exit::failed("somebody else would give way by now, so nothing was changed: run it again")
-        }
-        Refusal::Declined => Exit::failed("nothing was changed"),
-        Refusal::NobodyToAsk => Exit::refused(
-            "this changes what cannot be changed back, and there is no terminal to ask in: add --yes if it is meant",
-        ),
-        Refusal::Failed(reason) => Exit::failed(reason),
-    }
+    let stopped = "stopped; what was under way is finished or undone by the next `berth connections sync`";
+    on_target(global, stopped, async |target| {
+        perform(global, target, command).await
+    })
+    .await
 }
 
 async fn perform(global: &Global, target: &Target, command: &ConnectionsCommand) -> Result<Exit, Refusal> {
@@ -217,26 +141,4 @@ async fn perform(global: &Global, target: &Target, command: &ConnectionsCommand)
         ConnectionsCommand::Import { file } => ages::import(global, target, file).await,
         ConnectionsCommand::Export { file } => ages::export(global, target, file).await,
     }
-}
-
-/// Asks whether the target is to do `what`, unless `--yes` says so.
-fn confirm(global: &Global, target: &Target, what: &str) -> Result<(), Refusal> {
-    if global.yes {
-        return Ok(());
-    }
-    Ok(ask::whether(&format!("On {}: {what}?", target.name()))?)
-}
-
-/// Prints an answer, as JSON or in words.
-fn show(global: &Global, answer: &Value, words: impl FnOnce(&Value) -> String) {
-    if global.json {
-        print(&answer.to_string());
-    } else {
-        print(&words(answer));
-    }
-}
-
-fn print(text: &str) {
-    // A reader that has gone away, such as `head`, is no failure.
-    let _ = writeln!(std::io::stdout(), "{text}");
 }

@@ -4,8 +4,10 @@
 //! into an exit code.
 
 mod ask;
+mod command;
 mod connections;
 mod exit;
+mod listing;
 mod local;
 mod menu;
 mod progress;
