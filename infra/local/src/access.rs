@@ -9,12 +9,38 @@ use berth_sandbox::access::{ACCESS_KEY, Options as SandboxOptions, Sandbox, Word
 use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpListener;
 
-use crate::directory::Directory;
+use crate::directory::{Directory, Urls};
 use crate::stack::{internal, url};
 use crate::{Options, StartError};
 
 /// The configuration of a stack that is given none. It fits the sandboxes and their sample shop.
 const SAMPLE: &str = include_str!("access-config.json");
+
+/// The text of the configuration that a stack has which is given none.
+#[must_use]
+pub fn sample_access_configuration() -> &'static str {
+    SAMPLE
+}
+
+/// What stands on the stack that answers at `urls` in the places that a configuration leaves empty; `None` where those
+/// are no addresses.
+#[must_use]
+pub fn access_stand_ins(urls: &Urls) -> Option<StandIns> {
+    let here = BaseUrl::parse(&urls.access).ok()?;
+    let (host, port) = urls.mail.strip_prefix("smtp://")?.rsplit_once(':')?;
+    Some(StandIns {
+        shop: here.clone(),
+        access_api: here,
+        access_api_key: SecretString::from(ACCESS_KEY),
+        mail: (host.to_owned(), port.parse().ok()?),
+    })
+}
+
+/// The file that holds the configuration, by the options or the settings; `None` for the sample.
+pub(crate) fn file(options: &Options) -> Option<PathBuf> {
+    let named = || options.settings.get("ACCESS_CONFIG_FILE").map(PathBuf::from);
+    options.access_config.clone().or_else(named)
+}
 
 /// The configuration that the options or the settings name, or the sample, with the sandboxes in the places that it
 /// leaves empty.
@@ -26,8 +52,7 @@ pub(crate) fn configuration(
     http: &TcpListener,
     smtp: &TcpListener,
 ) -> Result<Configuration, StartError> {
-    let named = || options.settings.get("ACCESS_CONFIG_FILE").map(PathBuf::from);
-    let file = options.access_config.clone().or_else(named);
+    let file = file(options);
     let fault = |detail: String| StartError::AccessConfig {
         file: file.clone().unwrap_or_default(),
         detail,

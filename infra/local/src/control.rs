@@ -1,5 +1,6 @@
 //! The control routes under `/__local`: for tests and demonstrations, on the API's port.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::extract::{Path, Query, State};
@@ -36,6 +37,8 @@ pub(crate) struct Control {
     pub(crate) config: Config,
     /// What commands work with that no route does for them.
     pub(crate) app: App,
+    /// The file with the access sync's configuration; `None` for the sample.
+    pub(crate) access_config: Option<PathBuf>,
 }
 
 /// The routes.
@@ -174,6 +177,7 @@ async fn read_settings(State(control): State<Arc<Control>>) -> Response {
         "policy": config.policy.as_str(),
         "allowed_origins": origins,
         "table_name": config.table_name,
+        "access_config": control.access_config,
     }))
     .into_response()
 }

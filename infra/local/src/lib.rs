@@ -19,6 +19,7 @@ mod settings;
 mod stack;
 mod stream;
 
+pub use access::{access_stand_ins, sample_access_configuration};
 pub use calls::InvocationCalls;
 pub use directory::{Announcement, Urls};
 pub use dynamodb::{DynamoDb, Fault};

@@ -140,6 +140,7 @@ impl Stack {
             database: database.clone(),
             config: apps.config().clone(),
             app: apps.app("berth-command"),
+            access_config: access::file(&options).and_then(|file| std::path::absolute(file).ok()),
         };
         let router = control::router(control).fallback_service(
             Router::new()
