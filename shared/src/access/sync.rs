@@ -315,10 +315,14 @@ impl<'a> AccessSync<'a> {
                 return Err(Refused::WritesDisabled);
             }
             plan.check(&run.record.version).map_err(|_| Refused::Stale)?;
+            // As of the plan's own time: what waits earns a credit with every second, and exactly the plan is applied.
+            let now = std::mem::replace(&mut run.now, plan.created_at);
             if Box::pin(run.draft()).await?.id != plan.id {
                 return Err(Refused::Stale);
             }
-            Box::pin(run.carry_out(&plan)).await
+            Box::pin(run.carry_out(&plan)).await?;
+            run.now = now;
+            Ok(())
         }
         .await;
         Box::pin(self.end(run, worked)).await
