@@ -21,6 +21,8 @@ pub(crate) enum Refusal {
     Overtaken,
     /// There was nobody to ask.
     NobodyToAsk,
+    /// It was called in a way that it refuses, in one sentence that says what to do.
+    Usage(String),
     /// Anything else, in one sentence that says what to do.
     Failed(String),
 }
@@ -88,6 +90,7 @@ pub(crate) fn tell(global: &Global, refusal: &Refusal) -> Exit {
         Refusal::NobodyToAsk => Exit::refused(
             "this changes what cannot be changed back, and there is no terminal to ask in: add --yes if it is meant",
         ),
+        Refusal::Usage(reason) => Exit::refused(reason),
         Refusal::Failed(reason) => Exit::failed(reason),
     }
 }

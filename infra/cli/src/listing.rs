@@ -116,6 +116,15 @@ pub(crate) async fn show(
     Ok(count)
 }
 
+/// Rows that are all there as one table.
+pub(crate) fn whole_table(kind: &Kind, rows: &[Value]) -> String {
+    let mut listing = Listing::new(kind, terminal_width());
+    match listing.page(rows) {
+        Some(lines) => format!("{lines}\n{}", listing.end()),
+        None => listing.end(),
+    }
+}
+
 /// The list as one table that is printed page by page.
 pub(crate) struct Listing<'a> {
     kind: &'a Kind,

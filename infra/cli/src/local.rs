@@ -252,7 +252,7 @@ fn announce(stack: &Stack) {
 }
 
 /// Waits for Ctrl-C or a request to terminate.
-async fn stop_signal() {
+pub(crate) async fn stop_signal() {
     #[cfg(unix)]
     let terminate = async {
         match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {

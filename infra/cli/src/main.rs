@@ -3,6 +3,7 @@
 //! Each group of commands has a file of its own; this one only says which commands there are and turns their outcome
 //! into an exit code.
 
+mod access;
 mod ask;
 mod command;
 mod connections;
@@ -83,6 +84,9 @@ enum Command {
     /// See and manage who is connected, and the limit
     #[command(subcommand)]
     Connections(connections::ConnectionsCommand),
+    /// Run and look after the access sync: who has paid in the shop gets access to the scripts
+    #[command(subcommand)]
+    Access(access::AccessCommand),
     /// Choose from the commands on connections; what `berth` alone opens in a terminal
     Menu,
     /// Check that everything is set up, one line a check, with how to mend what is not
@@ -111,6 +115,7 @@ async fn run(cli: Cli) -> Exit {
     match command {
         Command::Local(args) => local::run(&cli.global, &args).await,
         Command::Connections(command) => connections::run(&cli.global, &command).await,
+        Command::Access(command) => access::run(&cli.global, &command).await,
         Command::Menu => menu::run(&cli.global).await,
         Command::VerifySetup => verify_setup::run(&cli.global).await,
     }
@@ -160,6 +165,27 @@ mod tests {
              --environment production --origin https://a.example.com --origin https://b.example.com --no-schedules",
             "berth local --snaptrade live --tour --verbose",
             "berth local --reset",
+            "berth access sync --dry-run --json",
+            "berth access plan",
+            "berth access approve 0123456789abcdef --yes",
+            "berth access reviews",
+            "berth access reviews list --json",
+            "berth access reviews retry r1",
+            "berth access reviews correct r1 AdaLovelace",
+            "berth access reviews dismiss r1",
+            "berth access dead-letters",
+            "berth access replay 1001",
+            "berth access revoke --txn 1001 --reason chargeback --auto-confirm",
+            "berth access resync --product 100",
+            "berth access repair",
+            "berth access export S1",
+            "berth access import masterData/S1.json",
+            "berth access check-config --access-config shop.json",
+            "berth access scheduler --json",
+            "berth access grant-test --confirm",
+            "berth access grant-test --username Ada --product 100 --script S1 --transaction row.json --access-config shop.json",
+            "berth access batch --transactions dump.json --csv access.csv",
+            "berth access batch --transactions dump.json --csv access.csv --script S1 --batch-size 500 --max-batches 2 --dry-run",
         ] {
             assert!(Cli::try_parse_from(line.split_whitespace()).is_ok(), "{line}");
         }
@@ -173,6 +199,14 @@ mod tests {
             "berth local --counts accounts",
             "berth local --port 70000",
             "berth local --reset --memory",
+            "berth access",
+            "berth access approve",
+            "berth access reviews correct r1",
+            "berth access revoke --txn 1001",
+            "berth access revoke --txn 1001 --reason whim",
+            "berth access resync",
+            "berth access batch --csv access.csv",
+            "berth access batch --transactions dump.json --csv access.csv --batch-size 0",
         ] {
             let error = Cli::try_parse_from(line.split_whitespace()).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");

@@ -49,6 +49,12 @@ impl Progress {
         self.0.set_position(done);
     }
 
+    /// How much is done by now, of how much as far as is known by now.
+    pub(crate) fn set_of(&self, done: u64, total: u64) {
+        self.0.set_length(total);
+        self.0.set_position(done);
+    }
+
     /// More is done.
     pub(crate) fn add(&self, more: u64) {
         self.0.inc(more);

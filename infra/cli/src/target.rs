@@ -82,14 +82,8 @@ impl Target {
         let directory = global.data_directory();
         let mut tries = 1;
         loop {
-            if let Some(urls) = running(&client, &directory).await {
-                let name = format!("the local stack at {}", urls.api);
-                return Ok(Self {
-                    urls,
-                    name,
-                    client,
-                    own: None,
-                });
+            if let Some(target) = Self::at(&client, &directory).await {
+                return Ok(target);
             }
             let options = Options {
                 data: Data::Directory(directory.clone()),
@@ -114,6 +108,23 @@ impl Target {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// The local stack that runs just now, if one does.
+    pub(crate) async fn running(global: &Global) -> Option<Self> {
+        Self::at(&http_client().ok()?, &global.data_directory()).await
+    }
+
+    /// The stack that runs on `directory`, if one does.
+    async fn at(client: &reqwest::Client, directory: &Path) -> Option<Self> {
+        let urls = running(client, directory).await?;
+        let name = format!("the local stack at {}", urls.api);
+        Some(Self {
+            urls,
+            name,
+            client: client.clone(),
+            own: None,
+        })
     }
 
     /// What it is, as confirmations name it.

@@ -107,13 +107,19 @@ async fn the_first_requests_and_the_operators_commands_of_the_readme_work() {
             commands += 1;
             let output = berth(directory.path(), &words(rest)).await;
             let said = String::from_utf8_lossy(&output.stderr);
-            // A stack that was just cloned lets no web page in, of which the check of the setup warns.
-            let expected = if rest == "verify-setup" { 4 } else { 0 };
+            let expected = match rest {
+                // A stack that was just cloned lets no web page in, of which the check of the setup warns.
+                "verify-setup" => 4,
+                // The small shop has a customer who wrote a wrong name.
+                rest if rest.starts_with("access sync") => 4,
+                "access repair" | "access resync --product 100" => 4,
+                _ => 0,
+            };
             assert_eq!(output.status.code(), Some(expected), "{line}: {said}");
         }
     }
     assert!(
-        requests >= 6 && commands >= 14,
+        requests >= 6 && commands >= 22,
         "{requests} requests and {commands} commands"
     );
     stack.shutdown().await;
