@@ -18,7 +18,11 @@ use super::redact;
 
 /// The crates of this workspace. Only these are logged below the level of a warning: the AWS SDK and the HTTP
 /// libraries print requests with their bodies at the finer levels.
-const OWN_CRATES: [&str; 11] = [
+const OWN_CRATES: [&str; 15] = [
+    "access_admin",
+    "access_rescan_schedule",
+    "access_sync",
+    "access_webhook",
     "berth",
     "connection_sync",
     "connection_url",
