@@ -56,3 +56,6 @@ async fn authenticate(app: &App, call: &OpenCall) -> Result<(), Problem> {
         None => refused("there is no key"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -68,3 +68,26 @@ fn end(result: Result<Option<Report>, Refused>) -> Result<Option<Report>, Diagno
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::Parts;
+    use crate::clock::Clock;
+    use crate::config::Config;
+    use crate::secrets::DataKeys;
+    use crate::snaptrade::Credentials;
+
+    #[tokio::test]
+    async fn without_an_access_sync_the_schedules_do_nothing_and_that_is_no_failure() {
+        let credentials = Credentials {
+            client_id: "CLIENT".to_owned(),
+            consumer_key: "key".into(),
+        };
+        let keys = DataKeys::generate("k1").unwrap();
+        let parts = Parts::local(Clock::system(), "test", credentials, keys).unwrap();
+        let app = App::new("access-sync-schedule", Config::read(&|_| None).unwrap(), parts);
+        assert_eq!(sync(&app).await.unwrap(), None);
+        assert_eq!(rescan(&app).await.unwrap(), None);
+    }
+}
