@@ -6,6 +6,7 @@
 
 mod batch;
 mod configuration;
+mod doctor;
 mod grant_test;
 mod master_data;
 mod open;
@@ -112,6 +113,13 @@ pub(crate) enum AccessCommand {
         #[command(flatten)]
         named: ConfigurationFile,
     },
+    /// Look at the shop and the access API, and say whether they are as the configuration takes them to be
+    ///
+    /// It only reads. Exit code 1 when something does not work, 4 when something should be looked at.
+    Doctor {
+        #[command(flatten)]
+        named: ConfigurationFile,
+    },
     /// Run a sync now and after each configured interval, until Ctrl-C
     ///
     /// The interval and whether the runs are dry are scheduler.interval_minutes and scheduler.dry_run. Each run is a line
@@ -180,6 +188,7 @@ pub(crate) async fn run(global: &Global, command: &AccessCommand) -> Exit {
         AccessCommand::CheckConfig { named } => configuration::check(global, named).await,
         AccessCommand::Batch(args) => batch::run(global, args).await,
         AccessCommand::GrantTest(args) => grant_test::run(global, args).await,
+        AccessCommand::Doctor { named } => doctor::run(global, named).await,
         AccessCommand::Scheduler => scheduler::run(global).await,
         _ => {
             let stopped =
@@ -218,6 +227,7 @@ async fn perform(global: &Global, target: &Target, command: &AccessCommand) -> R
         AccessCommand::Batch(_)
         | AccessCommand::GrantTest(_)
         | AccessCommand::CheckConfig { .. }
+        | AccessCommand::Doctor { .. }
         | AccessCommand::Scheduler => Ok(Exit::Success),
     }
 }

@@ -182,6 +182,7 @@ mod tests {
             "berth access import masterData/S1.json",
             "berth access check-config --access-config shop.json",
             "berth access scheduler --json",
+            "berth access doctor --access-config shop.json --json",
             "berth access grant-test --confirm",
             "berth access grant-test --username Ada --product 100 --script S1 --transaction row.json --access-config shop.json",
             "berth access batch --transactions dump.json --csv access.csv",

@@ -44,7 +44,7 @@ enum Verdict {
 
 /// A check: what it is about, how it came out, what was found, and how to mend it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Check {
+pub(crate) struct Check {
     name: &'static str,
     status: Verdict,
     detail: String,
@@ -52,7 +52,8 @@ struct Check {
 }
 
 impl Check {
-    fn ok(name: &'static str, detail: impl Into<String>) -> Self {
+    /// It is as it should be.
+    pub(crate) fn ok(name: &'static str, detail: impl Into<String>) -> Self {
         Self {
             name,
             status: Verdict::Ok,
@@ -61,7 +62,8 @@ impl Check {
         }
     }
 
-    fn warn(name: &'static str, detail: impl Into<String>, mend: impl Into<String>) -> Self {
+    /// It may be meant, and should be looked at.
+    pub(crate) fn warn(name: &'static str, detail: impl Into<String>, mend: impl Into<String>) -> Self {
         Self {
             name,
             status: Verdict::Warn,
@@ -70,7 +72,8 @@ impl Check {
         }
     }
 
-    fn broken(name: &'static str, detail: impl Into<String>, mend: impl Into<String>) -> Self {
+    /// It does not work.
+    pub(crate) fn broken(name: &'static str, detail: impl Into<String>, mend: impl Into<String>) -> Self {
         Self {
             name,
             status: Verdict::Broken,
@@ -90,10 +93,7 @@ pub(crate) async fn run(global: &Global) -> Exit {
     let name = target.name().to_owned();
     target.close().await;
     match checks {
-        Ok(checks) => {
-            print(global, &name, &checks);
-            exit_of(&checks)
-        }
+        Ok(checks) => finish(global, &name, &checks),
         Err(error) => Exit::failed(&error.to_string()),
     }
 }
@@ -513,6 +513,12 @@ fn verdict(checks: &[Check]) -> Verdict {
     } else {
         Verdict::Ok
     }
+}
+
+/// Prints what was found about `target`, and how a command ends by that.
+pub(crate) fn finish(global: &Global, target: &str, checks: &[Check]) -> Exit {
+    print(global, target, checks);
+    exit_of(checks)
 }
 
 fn exit_of(checks: &[Check]) -> Exit {

@@ -436,3 +436,51 @@ async fn a_configuration_is_checked_and_every_fault_named_by_its_path() {
     let none = berth(directory.path(), "access check-config --access-config none.json").await;
     assert!(none.code == 1 && none.err.contains("none.json"), "{}", none.err);
 }
+
+/// How a check came out, and what it says.
+fn checked<'a>(report: &'a Value, name: &str) -> (&'a str, &'a str) {
+    let checks = report["checks"].as_array().unwrap();
+    let check = checks.iter().find(|check| check["name"] == name).unwrap();
+    (
+        check["status"].as_str().unwrap(),
+        check["detail"].as_str().unwrap(),
+    )
+}
+
+#[tokio::test]
+async fn the_doctor_says_where_the_outside_is_not_as_the_configuration_takes_it_to_be() {
+    let directory = tempfile::tempdir().unwrap();
+    let stack = start(directory.path(), 2).await;
+    let mut unmapped = sale(2, 12, "Grace", 1);
+    unmapped["product_id"] = json!(999);
+    sandbox(
+        &stack,
+        Method::PUT,
+        "transactions",
+        json!([sale(1, 11, "Ada", 3), unmapped]),
+    )
+    .await;
+    sandbox(&stack, Method::PUT, "usernames", json!(["Ada"])).await;
+    calls(&stack).await;
+    let looked = berth(directory.path(), "access doctor --json").await;
+    assert_eq!(looked.code, 4, "{} {}", looked.out, looked.err);
+    let report = looked.json();
+    assert_eq!(checked(&report, "shop"), ("ok", "all 2 transactions read"));
+    assert_eq!(checked(&report, "names").0, "ok", "{report}");
+    assert_eq!(
+        checked(&report, "products"),
+        ("warn", "sold, but not configured: 999")
+    );
+    assert_eq!(checked(&report, "since").0, "ok", "{report}");
+    assert_eq!(checked(&report, "look-up").1, "Ada is known, spelt Ada");
+    assert_eq!(checked(&report, "list").0, "ok", "{report}");
+    let made = calls(&stack).await;
+    assert_eq!((count(&made, "grant"), made.len()), (0, 2), "{made:?}");
+
+    let refuse = json!({"operation": "*", "kind": "status", "status": 401, "times": 50});
+    sandbox(&stack, Method::POST, "faults", refuse).await;
+    let broken = berth(directory.path(), "access doctor").await;
+    assert_eq!(broken.code, 1, "{}", broken.out);
+    assert_eq!(broken.out.matches("broken").count(), 3, "{}", broken.out);
+    stack.shutdown().await;
+}
