@@ -137,7 +137,7 @@ async fn the_root_and_the_health_are_open_to_anyone() {
         .with_status(200);
     assert_eq!(
         health["checks"],
-        json!({"store": "ok", "secrets": "ok", "snaptrade": "ok"})
+        json!({"store": "ok", "secrets": "ok", "snaptrade": "ok", "access_api": "ok", "wordpress": "ok"})
     );
     // What is outside is asked at most once a minute.
     world.fail_with("*", 500, 100).await;
