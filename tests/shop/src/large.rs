@@ -158,7 +158,7 @@ async fn drive(site: &Site, rows: u32, customers: u32, faults: &mut Vec<String>)
     hold("names looked up again", again.validate, 0);
     hold("writes again", again.grant + again.update + again.remove, 0);
     let started = Instant::now();
-    let (whole, _) = to_the_end(site, "/__local/schedules/access-rescan-schedule").await?;
+    let (whole, _) = to_the_end(site, "/__local/schedules/access-rescan").await?;
     let whole_took = started.elapsed();
     hold("names looked up in a full scan", whole.validate, 0);
     hold(

@@ -33,6 +33,13 @@ const RESCAN_EVERY: Second = 4 * DAY;
 /// How often everybody's access is held against the reckoning while the story goes on.
 const LOOK_EVERY: Second = 30 * DAY;
 
+/// A run that leaves something to the next one has run out of time only if it took about as long as it may; a shorter
+/// one has read all that the shop showed it.
+const RUNS_OUT_AFTER: Duration = Duration::from_secs(15);
+
+/// Most runs in a row that leave something to the next and bring nothing about.
+const MOST_IN_VAIN: u32 = 2;
+
 /// Most runs in a row that leave something to the next.
 const MOST_CONTINUATIONS: u32 = 100;
 
@@ -366,8 +373,9 @@ impl Play {
 
     /// Lets the sync run until it says that nothing is left, however often it is killed on the way.
     async fn run_to_the_end(&mut self, way: Way) -> Result<(), String> {
-        let mut held_up = 0;
+        let (mut held_up, mut in_vain) = (0, 0);
         for _ in 0..MOST_CONTINUATIONS {
+            let before = self.figures.writes;
             let Some(answer) = self.run(way).await? else {
                 // Killed. The next one goes on at once.
                 continue;
@@ -379,7 +387,16 @@ impl Play {
                     let later = self.site.now() / 1000 + 20;
                     self.site.set_clock(later).await?;
                 }
-                (_, 200) if answer.body["complete"] == json!(false) => {}
+                (_, 200) if answer.body["complete"] == json!(false) => {
+                    in_vain = if self.figures.writes == before {
+                        in_vain + 1
+                    } else {
+                        0
+                    };
+                    if self.weather != Kind::Calm && in_vain >= MOST_IN_VAIN {
+                        return Ok(());
+                    }
+                }
                 (_, 200) => return Ok(()),
                 _ if matches!(self.weather, Kind::ShopDown | Kind::ShopGarbage) => return Ok(()),
                 _ => {
@@ -400,7 +417,7 @@ impl Play {
         self.figures.runs += 1;
         let path = match way {
             Way::Sync => "/api/access/sync",
-            Way::Rescan => "/__local/schedules/access-rescan-schedule",
+            Way::Rescan => "/__local/schedules/access-rescan",
         };
         let fresh = self.site.now() / 1000 - self.shown < 20 * HOUR;
         let kill = fresh && self.random.u32(..100) < self.kills;
@@ -415,7 +432,9 @@ impl Play {
             () = tokio::time::sleep(patience) => None,
         };
         let ending = match &answer {
-            Some(answer) if answer.body["complete"] == json!(false) => Ending::Unfinished,
+            Some(answer) if answer.body["complete"] == json!(false) && started.elapsed() > RUNS_OUT_AFTER => {
+                Ending::Unfinished
+            }
             Some(_) => Ending::Whole,
             None => Ending::Killed,
         };
