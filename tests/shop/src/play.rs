@@ -40,6 +40,9 @@ const RUNS_OUT_AFTER: Duration = Duration::from_secs(15);
 /// Most runs in a row that leave something to the next and bring nothing about.
 const MOST_IN_VAIN: u32 = 2;
 
+/// How often a run is asked for again that a dead one keeps away.
+const MOST_HELD_UP: u32 = 60;
+
 /// Most runs in a row that leave something to the next.
 const MOST_CONTINUATIONS: u32 = 100;
 
@@ -381,11 +384,11 @@ impl Play {
                 continue;
             };
             match (way, answer.status) {
-                (_, 409) if held_up < 60 => {
-                    // What the dead run held has to run out first.
+                (Way::Sync, 409) | (Way::Rescan, 200)
+                    if held_up < MOST_HELD_UP && (answer.status == 409 || answer.body.is_null()) =>
+                {
                     held_up += 1;
-                    let later = self.site.now() / 1000 + 20;
-                    self.site.set_clock(later).await?;
+                    self.wait_for_the_dead().await?;
                 }
                 (_, 200) if answer.body["complete"] == json!(false) => {
                     in_vain = if self.figures.writes == before {
@@ -410,6 +413,11 @@ impl Play {
             "a {way:?} was not complete after {MOST_CONTINUATIONS} runs"
         ));
         Ok(())
+    }
+
+    /// Lets some of the time pass for which a run that was killed keeps others away.
+    async fn wait_for_the_dead(&self) -> Result<(), String> {
+        self.site.set_clock(self.site.now() / 1000 + 20).await
     }
 
     /// One run. `None` where it was killed; the stack is up again then.
@@ -548,7 +556,14 @@ impl Play {
 
     /// Has a plan made of all that is held, and approves it.
     async fn approve(&mut self) -> Result<(), String> {
-        let made = self.site.call("GET", "/api/access/plan", None).await;
+        let mut made = self.site.call("GET", "/api/access/plan", None).await;
+        for _ in 0..MOST_HELD_UP {
+            if made.as_ref().is_none_or(|answer| answer.status != 409) {
+                break;
+            }
+            self.wait_for_the_dead().await?;
+            made = self.site.call("GET", "/api/access/plan", None).await;
+        }
         let plan = match made {
             Some(Answer { status: 200, body }) => body,
             other => return Err(format!("the plan was answered {other:?}")),
