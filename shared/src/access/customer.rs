@@ -16,6 +16,7 @@ use super::ledger::{Baseline, Entry, Ledger, ReversalCause};
 use super::names::{InvalidUsername, Username};
 use super::plan::Action;
 use super::progress::{Event, Progress, Settled, State};
+use super::records::Bootstrapped;
 use super::transactions::Row;
 
 /// A customer of the shop.
@@ -163,6 +164,8 @@ pub struct Context<'a> {
     pub same_payment: Option<&'a TransactionId>,
     /// What the access API had under the customer's name before Berth, by script.
     pub baselines: &'a BTreeMap<ScriptId, Baseline>,
+    /// Since when the sync runs, by script.
+    pub bootstrapped: &'a BTreeMap<ScriptId, Bootstrapped>,
     /// The run's time.
     pub now: Timestamp,
 }
@@ -251,7 +254,7 @@ impl Customer {
                 ..Holding::default()
             });
             for change in rules.absorb(&mut holding.ledger, &sighting) {
-                holding.note(row, &change, context);
+                holding.note(row, &change, &script, context);
                 changes.push(change);
             }
         }
@@ -379,7 +382,7 @@ impl Customer {
 
 impl Holding {
     /// Notes what a row changed.
-    fn note(&mut self, row: &Row, change: &Change, context: &Context<'_>) {
+    fn note(&mut self, row: &Row, change: &Change, script: &ScriptId, context: &Context<'_>) {
         let transaction = &row.transaction;
         if matches!(change, Change::Fail(..)) && !context.configuration.policies.grace.is_zero() {
             self.look_again(context.now);
@@ -396,7 +399,15 @@ impl Holding {
         };
         if counts_or_waits && !self.waiting.contains_key(transaction) {
             let interval = context.configuration.interval;
-            let hold = Hold::begin(row.created_at, context.now, interval, HoldCause::Ours);
+            let bootstrapped = context.bootstrapped.get(script);
+            let watched_since = bootstrapped.map_or(context.now, |bootstrapped| bootstrapped.at);
+            let hold = Hold::begin(
+                row.created_at,
+                watched_since,
+                context.now,
+                interval,
+                HoldCause::Ours,
+            );
             let waiting = Waiting {
                 read_at: context.now,
                 hold,

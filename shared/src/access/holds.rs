@@ -36,13 +36,21 @@ pub enum HoldCause {
 impl Hold {
     /// A row that was read at `now` for the first time and could not be settled. It waits since then, or
     /// since its purchase where the run came more than two intervals after that, as then we were late
-    /// already.
+    /// already. Nobody was late before `watched_since`, when the sync first ran for the script: what was
+    /// bought before waits since then at the earliest.
     #[must_use]
-    pub fn begin(created_at: Timestamp, now: Timestamp, interval: Duration, cause: HoldCause) -> Self {
-        let in_time = created_at
+    pub fn begin(
+        created_at: Timestamp,
+        watched_since: Timestamp,
+        now: Timestamp,
+        interval: Duration,
+        cause: HoldCause,
+    ) -> Self {
+        let expected = created_at.max(watched_since);
+        let in_time = expected
             .checked_add(interval.saturating_mul(2))
             .unwrap_or(Timestamp::MAX);
-        let from = if now > in_time { created_at } else { now };
+        let from = if now > in_time { expected } else { now };
         Self {
             spells: vec![Spell { from, cause }],
         }
@@ -109,7 +117,8 @@ mod tests {
     const WEEK: Duration = Duration::from_secs(7 * 86_400);
 
     fn waiting(created_at: &str, first_run: &str, cause: HoldCause) -> Hold {
-        Hold::begin(at(created_at), at(first_run), INTERVAL, cause)
+        let watched_since = at("2025-01-01");
+        Hold::begin(at(created_at), watched_since, at(first_run), INTERVAL, cause)
     }
 
     fn seconds(hold: Hold, settled_at: &str, live_until: Expiry) -> u32 {
@@ -151,6 +160,29 @@ mod tests {
         assert_eq!(seconds(late, "2026-01-01T01:00:00Z", Expiry::NoAccess), 3_600);
         let in_time = waiting("2026-01-01T00:00:00Z", "2026-01-01T00:30:00Z", HoldCause::Ours);
         assert_eq!(seconds(in_time, "2026-01-01T01:00:00Z", Expiry::NoAccess), 1_800);
+    }
+
+    #[test]
+    fn nobody_was_late_before_there_was_a_sync() {
+        let begun = |first_run| {
+            let watched_since = at("2026-01-21T00:00:00Z");
+            Hold::begin(
+                at("2026-01-01"),
+                watched_since,
+                at(first_run),
+                INTERVAL,
+                HoldCause::Ours,
+            )
+        };
+        let settled_at = "2026-01-22T00:00:00Z";
+        // By the first run of all, and by one that came later than it had to.
+        for first_run in ["2026-01-21T00:00:00Z", "2026-01-21T12:00:00Z"] {
+            assert_eq!(
+                seconds(begun(first_run), settled_at, Expiry::NoAccess),
+                86_400,
+                "{first_run}"
+            );
+        }
     }
 
     #[test]

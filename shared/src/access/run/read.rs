@@ -427,6 +427,7 @@ impl Run<'_> {
             rules: Rules::new(&self.configuration, self.now, sound),
             same_payment,
             baselines,
+            bootstrapped: &self.record.bootstrapped,
             now: self.now,
         }
     }

@@ -41,6 +41,24 @@ async fn a_failing_look_up_is_never_held_against_the_customer() {
 }
 
 #[tokio::test]
+async fn an_outage_in_the_first_run_gives_nothing_back_from_before_it() {
+    let mut shop = Shop::open().await;
+    shop.sell(1, 11, "Ada", json!({"created_at": day(-20)})).await;
+    shop.fail_with("validate", 500, 50).await;
+    shop.sync().await;
+    shop.heal().await;
+    shop.advance_days(1).await;
+    shop.sync().await;
+    let access = shop.access("S1").await;
+    let ada = access["Ada"].as_str().unwrap();
+    assert!(
+        ada >= end(11).as_str().unwrap() && ada <= end(12).as_str().unwrap(),
+        "{access}"
+    );
+    shop.world.stop().await;
+}
+
+#[tokio::test]
 async fn a_grant_whose_answer_is_lost_is_found_done_and_not_made_again() {
     let mut shop = Shop::with(json!({"tradingview": {"timeout": 1}})).await;
     shop.sell(1, 11, "Ada", json!({"created_at": day(0)})).await;
