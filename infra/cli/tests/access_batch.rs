@@ -484,3 +484,63 @@ async fn the_doctor_says_where_the_outside_is_not_as_the_configuration_takes_it_
     assert_eq!(broken.out.matches("broken").count(), 3, "{}", broken.out);
     stack.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_batch_that_is_killed_and_made_again_gives_nobody_more_or_less() {
+    let directory = tempfile::tempdir().unwrap();
+    let stack = start(directory.path(), 2).await;
+    let names: Vec<String> = (10..22).map(|number| format!("name{number}")).collect();
+    let rows: Vec<Value> = (10..22)
+        .map(|number| sale(number, number, &format!("name{number}"), 1))
+        .collect();
+    std::fs::write(directory.path().join("dump.json"), json!(rows).to_string()).unwrap();
+    sandbox(&stack, Method::PUT, "usernames", json!(names)).await;
+    let slow = json!({"operation": "grant", "kind": "slow", "delay_ms": 150, "times": 12});
+    sandbox(&stack, Method::POST, "faults", slow).await;
+    let mut killed = tokio::process::Command::new(env!("CARGO_BIN_EXE_berth"))
+        .args([
+            "access",
+            "batch",
+            "--transactions",
+            "dump.json",
+            "--csv",
+            "access.csv",
+            "--script",
+            "S1",
+        ])
+        .args(["--batch-size", "3"])
+        .current_dir(directory.path())
+        .env_clear()
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    while access(&stack).await.len() < 5 {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    killed.kill().await.unwrap();
+    sandbox(
+        &stack,
+        Method::POST,
+        "faults",
+        json!({"operation": "*", "times": 0}),
+    )
+    .await;
+    let again = batch(directory.path(), "").await;
+    assert_eq!(
+        (again.code, &again.json()["complete"]),
+        (0, &json!(true)),
+        "{}",
+        again.err
+    );
+    let end = month_after(days_from_now(-1));
+    let expected: Vec<(String, String)> = names.into_iter().map(|name| (name, end.clone())).collect();
+    assert_eq!(access(&stack).await, expected);
+    let csv = std::fs::read_to_string(directory.path().join("access.csv")).unwrap();
+    assert_eq!(
+        csv.lines().filter(|line| line.contains(&end)).count(),
+        12,
+        "{csv}"
+    );
+    stack.shutdown().await;
+}

@@ -19,8 +19,8 @@ use crate::words::{count, list, number_of};
 /// The name of standard output.
 const STANDARD: &str = "-";
 
-/// How much of a file is sent at once, in bytes: the API takes bodies of 256 KiB.
-const BODY_BYTES: usize = 200 * 1024;
+/// How much of a file is sent at once, in bytes: the API takes bodies of 256 KiB, and has to be done with one in time.
+const BODY_BYTES: usize = 64 * 1024;
 
 /// What a file's name cannot hold everywhere.
 const NOT_IN_NAMES: &AsciiSet = &CONTROLS
