@@ -183,7 +183,7 @@ async fn a_transaction_is_taken_back_after_a_yes_and_a_plan_is_done_exactly_once
     let planned = berth(directory.path(), "access plan --json").await;
     assert_eq!(planned.code, 0, "{}", planned.err);
     let plan = planned.json();
-    assert_eq!(plan["actions"].as_array().unwrap().len(), 2);
+    assert_eq!(plan["plan"].as_array().unwrap().len(), 2);
     let approve = format!("access approve {}", plan["id"].as_str().unwrap());
     let asked = berth(directory.path(), &approve).await;
     assert!(asked.code == 2 && asked.err.contains("--yes"), "{}", asked.err);

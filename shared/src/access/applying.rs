@@ -15,7 +15,7 @@ use super::names::Username;
 use super::plan::{self, Action, Allowance, Claim, Decision, Mode, Outcome, Relocation};
 use super::progress::{Event, Progress, State};
 use super::remote::Wire;
-use super::retries::Verdict;
+use super::retries::{self, Verdict};
 
 /// By what it is decided what comes next.
 #[derive(Debug, Clone, Copy)]
@@ -87,6 +87,14 @@ pub fn read_back(
     }
     if done {
         holding.settle(&intent);
+        // What was taken back since the call began was not part of it.
+        let reversed: Vec<TransactionId> = (holding.ledger.entries.values())
+            .filter(|entry| entry.is_being_reversed())
+            .map(|entry| entry.transaction.clone())
+            .collect();
+        for transaction in reversed {
+            holding.progress.insert(transaction, Progress::new());
+        }
     }
     done
 }
@@ -102,12 +110,11 @@ pub fn next(
     active: u64,
     terms: &Terms<'_>,
 ) -> Step {
-    for member in members.iter_mut() {
-        if let Some(holding) = member.scripts.get_mut(script) {
-            let live_until = remote.unwrap_or_default();
-            holding.credit(live_until, terms.policies.hold_credit_max, terms.now);
-        }
+    for holding in holdings(members, script, name) {
+        let live_until = remote.unwrap_or_default();
+        holding.credit(live_until, terms.policies.hold_credit_max, terms.now);
     }
+    let mut adopted = false;
     loop {
         let claims: Vec<Claim> = (members.iter())
             .filter_map(|member| claim(member, script, name, terms))
@@ -116,7 +123,10 @@ pub fn next(
             return Step::Remains;
         };
         match decision.outcome {
+            // What is adopted is part of the ledger then; if it is not, a person has to look.
+            Outcome::HandExtended(_) if adopted => return Step::Remains,
             Outcome::HandExtended(end) => {
+                adopted = true;
                 // It becomes the baseline of who claims most, once, and is then decided again.
                 let Some(holding) = holding_of(members, decision.person, script) else {
                     return Step::Remains;
@@ -129,7 +139,7 @@ pub fn next(
                 });
             }
             _ if decision.action == Action::None => {
-                for holding in holdings(members, script) {
+                for holding in holdings(members, script, name) {
                     holding.begin(&decision, name, terms);
                     holding.settled_without_call(&decision, name, terms);
                 }
@@ -142,13 +152,13 @@ pub fn next(
             _ if !terms.writes_enabled => return Step::Remains,
             _ if decision.action.gives() && !allowance.take_grant() => return Step::Remains,
             _ if decision.action.takes() && !allowance.take_reversal(script, active) => {
-                for holding in holdings(members, script) {
+                for holding in holdings(members, script, name) {
                     holding.hold_reversals(terms.now);
                 }
                 return Step::Held;
             }
             _ => {
-                for holding in holdings(members, script) {
+                for holding in holdings(members, script, name) {
                     holding.begin(&decision, name, terms);
                 }
                 return Step::Call {
@@ -166,13 +176,15 @@ pub fn next(
 pub fn ended(
     members: &mut [Customer],
     script: &ScriptId,
+    name: &Username,
     verdict: Verdict,
     asked: Option<std::time::Duration>,
     now: Timestamp,
     share: f64,
 ) {
-    for holding in holdings(members, script) {
-        let Some(intent) = holding.intent.clone() else {
+    for holding in holdings(members, script, name) {
+        let intent = holding.intent.clone().filter(|intent| intent.name.is_same(name));
+        let Some(intent) = intent else {
             continue;
         };
         for transaction in holding.concerned() {
@@ -184,10 +196,16 @@ pub fn ended(
             }
         }
         match verdict {
-            Verdict::Done => holding.settle(&intent),
+            Verdict::Done => {
+                holding.settle(&intent);
+                holding.ledger.settle_reversals();
+            }
             // It may still take effect: what it was going to tell counts as told until it is known.
             Verdict::Unknown => {}
             _ => holding.intent = None,
+        }
+        if verdict != Verdict::Done {
+            holding.put_off_leaving(asked, now, share);
         }
         holding.go_on_waiting(HoldCause::Ours, now);
     }
@@ -204,12 +222,20 @@ pub fn not_reached(
     for transaction in holding.asked() {
         holding.advance_by_chance(&transaction, &Event::Ended(verdict, asked), now, share);
     }
+    if verdict != Verdict::NoAccess {
+        holding.put_off_leaving(asked, now, share);
+    }
     holding.go_on_waiting(HoldCause::Ours, now);
 }
 
-/// Notes that TradingView does not know the customer's name.
-pub fn name_unknown(holding: &mut Holding, now: Timestamp) {
-    for transaction in holding.asked() {
+/// Notes that TradingView does not know the customer's name, which would be `wanted` if it can be one.
+pub fn name_unknown(holding: &mut Holding, wanted: Option<&Username>, now: Timestamp) {
+    let asked = holding.asked();
+    if asked.is_empty() {
+        // Everything that it could be asked about waits for a person already.
+        holding.refused_name = wanted.cloned();
+    }
+    for transaction in asked {
         holding.advance(&transaction, &Event::NameUnknown, now);
     }
     holding.go_on_waiting(HoldCause::Name, now);
@@ -217,6 +243,17 @@ pub fn name_unknown(holding: &mut Holding, now: Timestamp) {
 
 /// Moves access to `name`, where another one has it; false where a person has to look first.
 pub fn relocate(holding: &mut Holding, name: &Username, now: Timestamp) -> bool {
+    if holding.told.is_none()
+        && let Some(back) = holding.left.iter().position(|left| left.name.is_same(name))
+    {
+        // The customer is back at a name that still has what it had.
+        let left = holding.left.remove(back);
+        holding.told = Some(Told {
+            name: left.name,
+            expiry: left.told,
+        });
+        return true;
+    }
     let has = holding.told.as_ref().map(|told| told.name.clone());
     let approved = holding
         .approved
@@ -225,7 +262,11 @@ pub fn relocate(holding: &mut Holding, name: &Username, now: Timestamp) -> bool 
     match plan::relocate(has.as_ref(), name, &holding.moves, now) {
         Relocation::None => true,
         Relocation::Review if !approved => {
-            for transaction in holding.asked() {
+            let asked = holding.asked();
+            if asked.is_empty() {
+                holding.refused_name = Some(name.clone());
+            }
+            for transaction in asked {
                 holding.advance(&transaction, &Event::ThirdMove, now);
             }
             false
@@ -237,12 +278,13 @@ pub fn relocate(holding: &mut Holding, name: &Username, now: Timestamp) -> bool 
             let window = now.checked_sub(plan::MOVES_WINDOW).unwrap_or(Timestamp::MIN);
             holding.moves.retain(|at| *at > window);
             holding.moves.push(now);
-            holding.left = has.map(|name| Left {
-                name,
+            holding.left.retain(|left| !left.name.is_same(name));
+            holding.left.extend(holding.told.take().map(|told| Left {
+                name: told.name,
+                told: told.expiry,
                 next_at: now,
                 tries: 0,
-            });
-            holding.told = None;
+            }));
             true
         }
     }
@@ -258,15 +300,23 @@ fn claim(member: &Customer, script: &ScriptId, name: &Username, terms: &Terms<'_
         person: member.person,
         expiry: holding.ledger.expiry(terms.policies.grace),
         told,
-        changed: !holding.concerned().is_empty() || (holding.left.is_some() && told.is_none()),
+        found: holding.ledger.baseline.as_ref().map(|baseline| baseline.end),
+        changed: !holding.concerned().is_empty() || (!holding.left.is_empty() && told.is_none()),
         reversing: holding.ledger.is_being_reversed(),
     })
 }
 
-fn holdings<'m>(members: &'m mut [Customer], script: &'m ScriptId) -> impl Iterator<Item = &'m mut Holding> {
-    members
+/// What those who claim the script under this name have of it. Whoever only had the name, or is leaving it, is a member
+/// without a claim.
+fn holdings<'m>(
+    members: &'m mut [Customer],
+    script: &'m ScriptId,
+    name: &'m Username,
+) -> impl Iterator<Item = &'m mut Holding> {
+    let claims = members
         .iter_mut()
-        .filter_map(move |member| member.scripts.get_mut(script))
+        .filter(|member| member.canonical().is_some_and(|own| own.is_same(name)));
+    claims.filter_map(move |member| member.scripts.get_mut(script))
 }
 
 fn holding_of<'m>(
@@ -313,10 +363,19 @@ impl Holding {
         }
     }
 
+    /// Has the names that are left looked at later, as the new one does not have access yet.
+    fn put_off_leaving(&mut self, asked: Option<std::time::Duration>, now: Timestamp, share: f64) {
+        if self.told.is_some() {
+            return;
+        }
+        for left in &mut self.left {
+            left.put_off(asked, now, share);
+        }
+    }
+
     /// Notes that the access API has what the intent was.
     fn settle(&mut self, intent: &Intent) {
         self.intent = None;
-        self.ledger.settle_reversals();
         self.waiting
             .retain(|transaction, _| self.progress.get(transaction).is_some_and(|p| !p.is_settled()));
         self.told = Some(Told {
@@ -345,5 +404,14 @@ impl Holding {
         for (transaction, change) in held {
             self.advance(&transaction, &Event::Assessed(change), now);
         }
+    }
+}
+
+impl Left {
+    /// Has it looked at later. A name that was left is never given up: its access would go on for nothing.
+    pub fn put_off(&mut self, asked: Option<std::time::Duration>, now: Timestamp, share: f64) {
+        self.tries = self.tries.saturating_add(1);
+        let wait = retries::durable(self.tries.min(8), asked, share).unwrap_or_default();
+        self.next_at = now.checked_add(wait).unwrap_or(now);
     }
 }

@@ -27,6 +27,9 @@ use crate::telemetry::new_id;
 /// Most writes that DynamoDB makes together.
 const MOST_WRITES: usize = 100;
 
+/// Most bytes of documents that are written together. DynamoDB takes 4 MB, keys and all else included.
+const MOST_BYTES: usize = 3_000_000;
+
 /// How long a plan may wait for approval.
 const PLAN_KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
 
@@ -257,7 +260,7 @@ impl Books {
     /// [`NotKept`]; what of several was written is not known then.
     pub async fn save(&mut self, savings: Vec<Saving>) -> Result<Vec<Customer>, NotKept> {
         let mut saved = Vec::with_capacity(savings.len());
-        let mut group = Group::default();
+        let (mut group, mut bytes) = (Group::default(), 0_usize);
         for mut saving in savings {
             let is_as_before = saving.before.as_ref() == Some(&saving.after);
             if is_as_before && saving.events.is_empty() && saving.notices.is_empty() {
@@ -275,9 +278,12 @@ impl Books {
                 continue;
             }
             let own = self.writes(&mut saving)?;
+            let size = own.bytes();
             saved.push(saving.after);
-            if group.writes.len().saturating_add(own.writes.len()) > MOST_WRITES {
+            bytes = bytes.saturating_add(size);
+            if group.writes.len().saturating_add(own.writes.len()) > MOST_WRITES || bytes > MOST_BYTES {
                 self.commit(std::mem::take(&mut group)).await?;
+                bytes = size;
             }
             group.append(own);
         }
@@ -442,9 +448,19 @@ impl Books {
     /// # Errors
     /// [`NotKept`].
     pub async fn save_baselines(&mut self, script: &ScriptId, found: Vec<Claimant>) -> Result<(), NotKept> {
-        let mut group = Group::default();
+        // Of two spellings of one name the later end counts.
+        let mut by_name: BTreeMap<String, Claimant> = BTreeMap::new();
         for claimant in found {
-            let name = claimant.username.key();
+            let end = claimant.scripts.get(script).copied();
+            match by_name.get_mut(&claimant.username.key()) {
+                Some(known) if known.scripts.get(script).copied() >= end => {}
+                _ => {
+                    by_name.insert(claimant.username.key(), claimant);
+                }
+            }
+        }
+        let mut group = Group::default();
+        for (name, claimant) in by_name {
             if let Some(kept) = &mut self.kept {
                 let end = claimant.scripts.get(script).copied().unwrap_or_default();
                 let baseline = Baseline::new(end, self.now);
@@ -904,9 +920,19 @@ impl Group {
         self.may_be_there.append(&mut other.may_be_there);
     }
 
-    /// Takes as many writes from the end as DynamoDB makes together. The customer, which is the first, stays.
+    /// About how long the documents in it are.
+    fn bytes(&self) -> usize {
+        let document = |write: &Write| match write {
+            Write::Put { item, .. } => item.get("document")?.as_s().ok().map(String::len),
+            _ => None,
+        };
+        self.writes.iter().filter_map(document).sum()
+    }
+
+    /// Takes as many writes from the end as DynamoDB makes together. The customer and the
+    /// audit entry, which are the first, stay.
     fn split_off_derived(&mut self) -> Self {
-        let at = self.writes.len().saturating_sub(MOST_WRITES).max(1);
+        let at = self.writes.len().saturating_sub(MOST_WRITES).max(2);
         Self {
             writes: self.writes.split_off(at),
             may_be_there: self.may_be_there.split_off(at),

@@ -98,9 +98,9 @@ pub struct Holding {
     /// The call that may be under way.
     #[serde(default)]
     pub intent: Option<Intent>,
-    /// A name that access has moved away from, until it has none there any more.
+    /// The names that access has moved away from, until they have none any more.
     #[serde(default)]
-    pub left: Option<Left>,
+    pub left: Vec<Left>,
     /// When access moved from one name to another.
     #[serde(default)]
     pub moves: Vec<Timestamp>,
@@ -138,6 +138,8 @@ pub struct Intent {
 pub struct Left {
     /// The name.
     pub name: Username,
+    /// What the access API was told under it.
+    pub told: Expiry,
     /// When its access is to be taken next.
     pub next_at: Timestamp,
     /// How often that failed.
@@ -264,6 +266,9 @@ impl Customer {
 
     /// Takes it that the shop no longer has a transaction.
     pub fn read_missing(&mut self, transaction: &TransactionId, context: &Context<'_>) -> Vec<Change> {
+        if self.told_by.as_ref().is_some_and(|(_, by)| by == transaction) {
+            self.told_by = None;
+        }
         self.change_all(transaction, context.now, |holding| {
             let nothing = BTreeSet::new();
             let approved = holding.approved.get(transaction).unwrap_or(&nothing);
@@ -280,6 +285,13 @@ impl Customer {
     ) -> Vec<Change> {
         if cause == ReversalCause::Chargeback {
             self.blocked = true;
+        }
+        let wanted = self.wanted().ok();
+        for holding in self.scripts.values_mut() {
+            // What does not count yet never will.
+            if holding.ledger.reviewed.contains_key(transaction) {
+                holding.decide(transaction, Decision::Dismiss, wanted.as_ref(), context.now);
+            }
         }
         self.change_all(transaction, context.now, |holding| {
             context.rules.revoke(&holding.ledger, transaction, cause)
@@ -368,13 +380,20 @@ impl Customer {
         u64::try_from(waiting.count()).unwrap_or(u64::MAX)
     }
 
+    /// The transactions that stand in the ledgers.
+    #[must_use]
+    pub fn transactions(&self) -> BTreeSet<TransactionId> {
+        let ledgers = self.scripts.values().map(|holding| &holding.ledger);
+        let known = ledgers.flat_map(|ledger| ledger.entries.keys().chain(ledger.reviewed.keys()));
+        known.cloned().collect()
+    }
+
     /// The names that this customer has a claim on: the one that is known, and those that have or had access.
     #[must_use]
     pub fn claims(&self) -> BTreeSet<String> {
         let had = self.scripts.values().flat_map(|holding| {
             let told = holding.told.as_ref().map(|told| &told.name);
-            told.into_iter()
-                .chain(holding.left.as_ref().map(|left| &left.name))
+            told.into_iter().chain(holding.left.iter().map(|left| &left.name))
         });
         self.name.iter().chain(had).map(Username::key).collect()
     }
@@ -463,7 +482,7 @@ impl Holding {
                 State::RetryWait { next_at } => Some(*next_at),
                 _ => None,
             });
-        let left = self.left.as_ref().map(|left| left.next_at);
+        let left = self.left.iter().map(|left| left.next_at);
         let moves = wanted
             .filter(|wanted| self.is_to_move_to(wanted))
             .map(|_| Timestamp::UNIX_EPOCH);
@@ -518,10 +537,13 @@ impl Holding {
         if !concerned.is_empty() {
             return concerned;
         }
-        let newest = self
-            .ledger
-            .entries
-            .values()
+        // What waits for a person about a transaction is not to be covered by a question about the name.
+        let settled = |entry: &&Entry| {
+            let progress = self.progress.get(&entry.transaction);
+            progress.is_none_or(Progress::is_settled)
+        };
+        let newest = (self.ledger.entries.values())
+            .filter(settled)
             .max_by_key(|entry| (entry.created_at, &entry.transaction));
         newest
             .map(|entry| entry.transaction.clone())
@@ -592,7 +614,9 @@ impl Holding {
         wanted: Option<&Username>,
         now: Timestamp,
     ) -> bool {
-        let reason = match self.progress.get(transaction).map(|progress| &progress.state) {
+        let state = self.progress.get(transaction).map(|progress| &progress.state);
+        let held = matches!(state, Some(State::Held));
+        let reason = match state {
             Some(State::ManualReview { reason, .. } | State::ReviewExpired { reason }) => Some(*reason),
             Some(State::Held | State::DeadLetter | State::RetryWait { .. }) => None,
             _ => return false,
@@ -608,7 +632,10 @@ impl Holding {
                 if let Some(entry) = self.ledger.reviewed.remove(transaction) {
                     self.ledger.entries.insert(transaction.clone(), entry);
                 }
-                self.ledger.approve(transaction);
+                // A decision about a name is none about a refund.
+                if held {
+                    self.ledger.approve(transaction);
+                }
                 self.advance(transaction, &Event::Approved, now);
             }
             Decision::Dismiss => {
@@ -618,7 +645,9 @@ impl Holding {
                 ) {
                     self.refused_name = wanted.cloned();
                 }
-                self.ledger.dismiss(transaction);
+                if held {
+                    self.ledger.dismiss(transaction);
+                }
                 self.advance(transaction, &Event::Dismissed, now);
                 self.waiting.remove(transaction);
             }

@@ -291,9 +291,12 @@ impl MasterData {
             });
         }
         run.books.save_baselines(&self.script_id, found).await?;
+        let known = run.record.bootstrapped.get(&self.script_id);
         let bootstrapped = Bootstrapped {
-            at: run.now,
-            users: imported.users,
+            at: known.map_or(run.now, |known| known.at),
+            users: known
+                .map_or(0, |known| known.users)
+                .saturating_add(imported.users),
         };
         run.record
             .bootstrapped

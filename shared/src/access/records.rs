@@ -15,7 +15,7 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -176,6 +176,9 @@ pub struct RunRecord {
     /// The last full scan that was believed.
     #[serde(default)]
     pub full_scan: Option<FullScan>,
+    /// The first full scan with far fewer rows than before, which was not believed.
+    #[serde(default)]
+    pub shrunken: Option<FullScan>,
     /// A full scan that was not finished.
     #[serde(default)]
     pub checkpoint: Option<Checkpoint>,
@@ -200,6 +203,15 @@ pub struct Lease {
     pub run_id: String,
     /// Until when.
     pub until: Timestamp,
+}
+
+impl Lease {
+    /// Whether it excludes others at `now`. One that ends later than a lease of `length` can was taken before the clock
+    /// was moved back, and nobody holds it any more.
+    #[must_use]
+    pub fn is_live(&self, now: Timestamp, length: SignedDuration) -> bool {
+        self.until > now && now.checked_add(length).is_ok_and(|latest| self.until <= latest)
+    }
 }
 
 /// A full scan.
@@ -503,7 +515,7 @@ impl Customer {
             if let Some(told) = &holding.told {
                 claim(&told.name, Some((script, told.expiry)));
             }
-            if let Some(left) = &holding.left {
+            for left in &holding.left {
                 claim(&left.name, None);
             }
         }

@@ -142,6 +142,7 @@ impl World {
             person: PersonId(42),
             expiry: self.ledger.reckon().expiry,
             told: self.told.max(self.intent),
+            found: None,
             changed: true,
             reversing: self.ledger.is_being_reversed(),
         };

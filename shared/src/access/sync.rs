@@ -18,7 +18,7 @@ use super::plan::{Allowance, Mode, Plan, PlannedAction};
 use super::progress::State;
 use super::records::{OpenItem, OpenKind, Position};
 use super::report::Report;
-use super::run::{Extent, Manner, Refused, Run};
+use super::run::{Extent, LEASE, Manner, Refused, Run};
 use crate::app::App;
 use crate::ids::TenantId;
 
@@ -130,7 +130,11 @@ impl<'a> AccessSync<'a> {
         let now = self.app.clock().now();
         let books = self.books(now);
         let record = books.run_record().await?;
-        if record.lease.as_ref().is_some_and(|lease| lease.until > now) {
+        if record
+            .lease
+            .as_ref()
+            .is_some_and(|lease| lease.is_live(now, LEASE))
+        {
             return Ok(None);
         }
         let dry_at = self.app.state::<LastDryRun>();
@@ -164,12 +168,11 @@ impl<'a> AccessSync<'a> {
         if reads && read.is_ok() {
             read = Box::pin(run.read(&Extent::AsDue)).await;
         }
-        let shop_failed = match read {
-            Err(Refused::Shop(error)) => {
-                run.alert_daily(
-                    "shop",
-                    format!("{error}. What was bought since is granted once it answers again."),
-                );
+        // What was read before is brought to the access API all the same.
+        let failed = match read {
+            Err(error @ (Refused::Shop(_) | Refused::Service(_))) => {
+                let text = format!("{error}. What was bought since is granted once it answers again.");
+                run.alert_daily("read", text);
                 Some(error)
             }
             Err(other) => return Box::pin(self.end(run, Err(other))).await.map(Some),
@@ -177,8 +180,8 @@ impl<'a> AccessSync<'a> {
         };
         let applied = Box::pin(run.apply()).await;
         let report = Box::pin(self.end(run, applied)).await?;
-        match shop_failed {
-            Some(error) => Err(error.into()),
+        match failed {
+            Some(error) => Err(error),
             None => Ok(Some(report)),
         }
     }
@@ -519,13 +522,24 @@ impl<'a> AccessSync<'a> {
     /// Ends a run, however it went, so that the next one can begin.
     async fn end(&self, mut run: Run<'a>, worked: Result<(), Refused>) -> Result<Report, Refused> {
         match worked {
-            Ok(()) => Box::pin(run.finish()).await,
-            Err(error) => {
-                if let Err(released) = run.release().await {
-                    tracing::debug!(%released, "the lease of a run that failed was not given back");
+            Ok(()) => match Box::pin(run.finish()).await {
+                Ok(report) => Ok(report),
+                Err(error) => {
+                    self.give_up(&mut run).await;
+                    Err(error)
                 }
+            },
+            Err(error) => {
+                self.give_up(&mut run).await;
                 Err(error)
             }
+        }
+    }
+
+    /// Lets the next run begin after one that failed.
+    async fn give_up(&self, run: &mut Run<'a>) {
+        if let Err(released) = run.release().await {
+            tracing::debug!(%released, "the lease of a run that failed was not given back");
         }
     }
 
@@ -560,21 +574,18 @@ impl Run<'_> {
     /// What would be done now if everything were approved.
     async fn draft(&mut self) -> Result<Plan, Refused> {
         let held = self.held().await?;
-        let dry = self.books.dry();
-        let books = std::mem::replace(&mut self.books, dry);
-        let allowance = std::mem::replace(&mut self.allowance, Allowance::unlimited());
-        let report = self.report.clone();
-        self.report.plan = Some(Vec::new());
+        let before = self.draft_begins();
         let drafted = async {
             self.approve_held(&held).await?;
             self.apply().await
         }
         .await;
         let planned = self.report.plan.take().unwrap_or_default();
-        self.books = books;
-        self.allowance = allowance;
-        self.report = report;
+        let whole = self.draft_ends(before);
         drafted?;
+        if !whole {
+            return Err(Refused::OutOfTime);
+        }
         let actions: Vec<PlannedAction> = planned
             .into_iter()
             .filter(|action| action.action != "none")

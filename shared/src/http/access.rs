@@ -41,6 +41,8 @@ impl From<Refused> for Problem {
                 .retry_after(seconds(retry_after)),
             Refused::NotFound(what) => Self::new(Code::NotFound).detail(format!("There is no such {what}.")),
             Refused::Stale => Self::new(Code::PlanStale),
+            Refused::OutOfTime => Self::new(Code::UpstreamTimeout)
+                .detail("There was no time left to finish; the schedule carries on, so try again in a few minutes."),
             Refused::WritesDisabled => Self::new(Code::FeatureDisabled)
                 .detail("Writes to the access API are switched off (writes_enabled in the configuration)."),
             Refused::Invalid(detail) => Self::new(Code::InvalidRequest).detail(detail),

@@ -77,7 +77,7 @@ fn describe(plan: &Value) -> String {
 }
 
 fn actions(plan: &Value) -> &[Value] {
-    let actions = plan.get("actions").and_then(Value::as_array);
+    let actions = plan.get("plan").and_then(Value::as_array);
     actions.map(Vec::as_slice).unwrap_or_default()
 }
 
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_plan_names_what_it_does_and_how_it_is_approved() {
-        let plan = json!({"id": "abc", "held": ["1005"], "actions": [
+        let plan = json!({"id": "abc", "held": ["1005"], "plan": [
             {"script_id": "S1", "person": 11, "username": "Ada", "action": "remove", "from": "2026-01-31T23:59:59Z", "to": null},
             {"script_id": "S1", "person": 12, "username": "Bob", "action": "grant", "from": null, "to": "lifetime"},
         ]});
@@ -109,7 +109,7 @@ mod tests {
         );
         assert!(words.contains("`berth access approve abc`"), "{words}");
         assert_eq!(
-            describe(&json!({"id": "abc", "actions": [], "held": []})),
+            describe(&json!({"id": "abc", "plan": [], "held": []})),
             "Nothing would be done."
         );
     }

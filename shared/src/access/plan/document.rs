@@ -58,6 +58,7 @@ pub struct Plan {
     /// The state of the ledgers that it was made from.
     pub ledger_version: String,
     /// What would be done.
+    #[serde(rename = "plan")]
     pub actions: Vec<PlannedAction>,
     /// The transactions whose reversal waits for approval, and is approved with the plan.
     pub held: Vec<TransactionId>,

@@ -30,6 +30,8 @@ pub struct Claim {
     /// The last end that the access API was told under this name, or was going to be told by a call whose
     /// outcome is not known; `None` where there was none.
     pub told: Option<Expiry>,
+    /// The end that was found there before, which is part of the ledger.
+    pub found: Option<Expiry>,
     /// Whether something in the ledger was not brought to the access API yet.
     pub changed: bool,
     /// Whether something was taken back and not brought to the access API yet.
@@ -154,6 +156,7 @@ pub fn release(others: &[Claim], remote: Option<Expiry>, now: Timestamp) -> Acti
 struct Standing {
     target: Expiry,
     told: Option<Expiry>,
+    found: Option<Expiry>,
     changed: bool,
     reversing: bool,
     wire: Wire,
@@ -165,6 +168,7 @@ impl Standing {
         Self {
             target,
             told: claims.iter().filter_map(|claim| claim.told).max(),
+            found: claims.iter().filter_map(|claim| claim.found).max(),
             changed: mode == Mode::Repair || claims.iter().any(|claim| claim.changed),
             reversing: claims.iter().any(|claim| claim.reversing),
             wire,
@@ -217,7 +221,8 @@ impl Standing {
         }
         // An access that only lives on because its end was rounded up to a day was not given by anybody's
         // hand.
-        let ours = rounded || self.told.is_some_and(|told| from <= self.wire.effective(told));
+        let known = self.told.max(self.found);
+        let ours = rounded || known.is_some_and(|known| from <= self.wire.effective(known));
         match (ours, self.reversing) {
             (false, _) => (Action::None, Outcome::HandExtended(from)),
             (true, true) => self.lower(from),

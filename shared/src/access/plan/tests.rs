@@ -26,6 +26,7 @@ fn claim(expiry: Expiry) -> Claim {
         person: PersonId(42),
         expiry,
         told: None,
+        found: None,
         changed: true,
         reversing: false,
     }
@@ -34,6 +35,7 @@ fn claim(expiry: Expiry) -> Claim {
 fn settled(expiry: Expiry) -> Claim {
     Claim {
         told: Some(expiry),
+        found: None,
         changed: false,
         ..claim(expiry)
     }
@@ -384,6 +386,7 @@ fn any_claim() -> impl Strategy<Value = Claim> {
             person: PersonId(person),
             expiry,
             told: told.filter(|told| *told != Expiry::NoAccess),
+            found: None,
             changed,
             reversing,
         })

@@ -7,14 +7,14 @@ use roaring::RoaringTreemap;
 use super::{Refused, Run, share};
 use crate::access::applying::{self, Step, Terms};
 use crate::access::books::AuditEvent;
-use crate::access::customer::{Customer, Told, UnknownName};
+use crate::access::customer::{Customer, Left, Told, UnknownName};
 use crate::access::expiry::Expiry;
 use crate::access::ids::{PersonId, ScriptId};
 use crate::access::names::{Lookup, Username};
 use crate::access::plan::{Action, Claim, Outcome, PlannedAction, release};
 use crate::access::progress::{Progress, Settled, State};
 use crate::access::remote::Wire;
-use crate::access::retries::{self, Verdict};
+use crate::access::retries::Verdict;
 use crate::access::service::{Ended, Order, REMARKS};
 
 /// How many customers are read at once.
@@ -101,12 +101,13 @@ impl Run<'_> {
         let waits = u64::try_from(scripts.len()).unwrap_or(u64::MAX);
         let only_gives = customer.scripts.values().all(|holding| {
             !holding.ledger.is_being_reversed()
-                && holding.left.is_none()
+                && holding.left.is_empty()
                 && !holding.progress.values().any(Progress::has_to_read_back)
         });
         let capped = only_gives
             && !self.books.is_dry()
             && (self.allowance.is_spent() || !self.configuration.writes_enabled);
+        self.capped |= capped && self.allowance.is_spent();
         if capped || self.stopped || self.is_out_of_time() {
             if !self.configuration.writes_enabled {
                 self.warn_of_switch();
@@ -130,6 +131,11 @@ impl Run<'_> {
     async fn apply_script(&mut self, customer: &mut Customer, script: &ScriptId) -> Result<(), Refused> {
         let mut look_up_again = false;
         for _ in 0..MOST_ROUNDS {
+            self.keep_lease().await?;
+            if self.is_out_of_time() {
+                self.report.remaining = self.report.remaining.saturating_add(1);
+                return Ok(());
+            }
             let wanted = customer.wanted().ok();
             let Some(holding) = customer.scripts.get(script) else {
                 return Ok(());
@@ -147,6 +153,11 @@ impl Run<'_> {
                 }
             }
             let Some(name) = Box::pin(self.resolve(customer, script, look_up_again)).await? else {
+                // The name that has access now keeps it; those that were left lose theirs all the same.
+                let settled = (customer.scripts.get(script)).is_some_and(|holding| holding.told.is_some());
+                if settled {
+                    Box::pin(self.release_left(customer, script)).await?;
+                }
                 return Ok(());
             };
             let remote = match Box::pin(self.remote(script, &name)).await {
@@ -171,6 +182,7 @@ impl Run<'_> {
             if let Some(first) = members_before.first_mut() {
                 *first = before;
             }
+            self.keep_lease().await?;
             let active = self.active(script);
             let configuration = std::sync::Arc::clone(&self.configuration);
             let terms = Terms {
@@ -193,6 +205,7 @@ impl Run<'_> {
             );
             match step {
                 Step::Remains => {
+                    self.capped |= self.allowance.is_spent();
                     if !configuration.writes_enabled {
                         self.warn_of_switch();
                     }
@@ -227,7 +240,20 @@ impl Run<'_> {
                     if self.books.is_dry() {
                         self.plan(script, person, &name, action, &members);
                         self.report.count_outcome(outcome);
-                        return Ok(());
+                        // What follows from it, for others with this name and for the name before, is shown as well.
+                        applying::ended(
+                            &mut members,
+                            script,
+                            &name,
+                            Verdict::Done,
+                            None,
+                            self.now,
+                            share(),
+                        );
+                        Box::pin(self.keep_all(members_before, &mut members)).await?;
+                        first(customer, members);
+                        self.note_remote(script, &name, action.target().map(|to| terms.wire.effective(to)));
+                        return Box::pin(self.release_left(customer, script)).await;
                     }
                     Box::pin(self.keep_all(members_before, &mut members)).await?;
                     let order = self.order(&members, person, script, &name, action);
@@ -237,7 +263,7 @@ impl Run<'_> {
                         Ok(()) => (Verdict::Done, None),
                         Err(ended) => (ended.verdict, ended.asked),
                     };
-                    applying::ended(&mut members, script, verdict, asked, self.now, share());
+                    applying::ended(&mut members, script, &name, verdict, asked, self.now, share());
                     Box::pin(self.keep_all(members_before, &mut members)).await?;
                     first(customer, members);
                     match ended {
@@ -258,6 +284,9 @@ impl Run<'_> {
                         Err(ended) if ended.verdict == Verdict::Refused => {
                             // The name may have changed at TradingView: it is looked up once more.
                             self.report.warn(format!("{name}, {script}: {ended}"));
+                            if look_up_again {
+                                return Ok(());
+                            }
                             look_up_again = true;
                         }
                         Err(ended) => {
@@ -362,9 +391,10 @@ impl Run<'_> {
                 }
             }
         };
+        let wanted = customer.wanted().ok();
         customer.unknown = Some(unknown);
         if let Some(holding) = customer.scripts.get_mut(script) {
-            applying::name_unknown(holding, self.now);
+            applying::name_unknown(holding, wanted.as_ref(), self.now);
         }
         self.keep(before, customer).await?;
         Ok(None)
@@ -380,7 +410,10 @@ impl Run<'_> {
         if let Some(holding) = customer.scripts.get_mut(script) {
             applying::not_reached(holding, ended.verdict, ended.asked, self.now, share());
         }
-        self.note_failure(ended);
+        // That a script's list cannot be read is one failure, however many customers it concerns.
+        if self.told_unlisted.insert(script.clone()) || !self.is_unlisted(script) {
+            self.note_failure(ended);
+        }
         self.keep(before, customer).await
     }
 
@@ -400,19 +433,25 @@ impl Run<'_> {
 
     /// Takes access from the name that was moved away from.
     async fn release_left(&mut self, customer: &mut Customer, script: &ScriptId) -> Result<(), Refused> {
-        let Some(left) = customer
-            .scripts
-            .get(script)
-            .and_then(|holding| holding.left.clone())
-        else {
-            return Ok(());
-        };
-        if left.next_at > self.now {
-            return Ok(());
+        let now = self.now;
+        let of_script = customer.scripts.get(script);
+        let left: Vec<Left> = of_script.map(|holding| holding.left.clone()).unwrap_or_default();
+        for left in left.into_iter().filter(|left| left.next_at <= now) {
+            self.keep_lease().await?;
+            Box::pin(self.release_name(customer, script, &left)).await?;
         }
+        Ok(())
+    }
+
+    async fn release_name(
+        &mut self,
+        customer: &mut Customer,
+        script: &ScriptId,
+        left: &Left,
+    ) -> Result<(), Refused> {
         let remote = match Box::pin(self.remote(script, &left.name)).await {
             Ok(remote) => remote,
-            Err(ended) => return self.not_released(customer, script, &ended).await,
+            Err(ended) => return self.not_released(customer, script, left, &ended).await,
         };
         let book = self.books.name(&left.name.key()).await?;
         let others = book
@@ -430,6 +469,7 @@ impl Run<'_> {
                     person: other.person,
                     expiry: holding.ledger.expiry(grace),
                     told: holding.told_under(&left.name),
+                    found: None,
                     changed: false,
                     reversing: false,
                 })
@@ -455,13 +495,13 @@ impl Run<'_> {
                 action,
             );
             if let Err(ended) = Box::pin(self.service.write(&order, self.call_until())).await {
-                return self.not_released(customer, script, &ended).await;
+                return self.not_released(customer, script, left, &ended).await;
             }
             self.note_remote(script, &left.name, None);
         }
         let before = customer.clone();
         if let Some(holding) = customer.scripts.get_mut(script) {
-            holding.left = None;
+            holding.left.retain(|other| other.name != left.name);
         }
         let event = AuditEvent {
             event: "access.moved".to_owned(),
@@ -476,18 +516,14 @@ impl Run<'_> {
         &mut self,
         customer: &mut Customer,
         script: &ScriptId,
+        left: &Left,
         ended: &Ended,
     ) -> Result<(), Refused> {
         let before = customer.clone();
-        if let Some(left) = customer
-            .scripts
-            .get_mut(script)
-            .and_then(|holding| holding.left.as_mut())
-        {
-            left.tries = left.tries.saturating_add(1);
-            // An old name is never given up: its access would go on for nothing.
-            let wait = retries::durable(left.tries.min(8), ended.asked, share()).unwrap_or_default();
-            left.next_at = self.now.checked_add(wait).unwrap_or(self.now);
+        let of_script = customer.scripts.get_mut(script);
+        let lefts = of_script.into_iter().flat_map(|holding| holding.left.iter_mut());
+        for other in lefts.filter(|other| other.name == left.name) {
+            other.put_off(ended.asked, self.now, share());
         }
         self.note_failure(ended);
         self.keep(before, customer).await

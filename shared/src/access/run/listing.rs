@@ -13,6 +13,9 @@ use crate::access::remote::RemoteUser;
 use crate::access::retries::Verdict;
 use crate::access::service::Ended;
 
+/// Most pages of a list that are read.
+const MOST_PAGES: u32 = 10_000;
+
 /// What the access API has of one script.
 #[derive(Debug, Clone)]
 pub(super) struct Listing {
@@ -89,6 +92,13 @@ impl Run<'_> {
         }
     }
 
+    /// Whether the list of a script could not be read in this run.
+    pub(super) fn is_unlisted(&self, script: &ScriptId) -> bool {
+        self.lists
+            .get(script)
+            .is_some_and(|listing| listing.ends.is_err())
+    }
+
     /// Notes what the access API has been told.
     pub(super) fn note_remote(&mut self, script: &ScriptId, name: &Username, end: Option<Expiry>) {
         let Some(Ok(ends)) = self.lists.get_mut(script).map(|listing| listing.ends.as_mut()) else {
@@ -143,7 +153,7 @@ impl Run<'_> {
     async fn list(&mut self, script: &ScriptId) -> Result<Vec<RemoteUser>, Ended> {
         let mut users = Vec::new();
         let mut cursor: Option<String> = None;
-        loop {
+        for _ in 0..MOST_PAGES {
             let page = self
                 .service
                 .page(script, cursor.as_deref(), self.call_until())
@@ -162,6 +172,11 @@ impl Run<'_> {
                 });
             }
         }
+        Err(Ended {
+            verdict: Verdict::Retry,
+            asked: None,
+            reason: "the list of who has access does not end".to_owned(),
+        })
     }
 
     /// Notes that the access API does not let us in.

@@ -8,7 +8,7 @@ mod listing;
 mod read;
 mod tell;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ use crate::store::StoreError;
 use crate::telemetry::new_id;
 
 /// How long a run may go without renewing its lease.
-const LEASE: SignedDuration = SignedDuration::from_secs(120);
+pub(super) const LEASE: SignedDuration = SignedDuration::from_secs(120);
 
 /// The least that is left of the lease when something is begun that takes time.
 const LEASE_LEFT: SignedDuration = SignedDuration::from_secs(75);
@@ -65,6 +65,9 @@ pub enum Refused {
     /// The plan no longer fits.
     #[error("the ledger or the access API has changed since the plan was made")]
     Stale,
+    /// There was not enough time.
+    #[error("there was no time left to finish")]
+    OutOfTime,
     /// Nothing may be changed at the access API.
     #[error("writes are switched off (writes_enabled)")]
     WritesDisabled,
@@ -128,8 +131,26 @@ pub(super) struct Run<'a> {
     until: Instant,
     lists: HashMap<ScriptId, Listing>,
     failures: u32,
+    /// The scripts whose list could not be read, as far as that was counted as a failure.
+    told_unlisted: HashSet<ScriptId>,
     versioned: bool,
+    /// Whether something was left because the run had granted as much as it may.
+    capped: bool,
     /// Whether something was left because the run had to stop.
+    stopped: bool,
+}
+
+/// What a run was before it drew up a plan.
+pub(super) struct Before {
+    books: Books,
+    allowance: Allowance,
+    report: Report,
+    digest: Digest,
+    alerts: Vec<(String, String)>,
+    lists: HashMap<ScriptId, Listing>,
+    touched: RoaringTreemap,
+    paused_since: Option<Timestamp>,
+    failures: u32,
     stopped: bool,
 }
 
@@ -153,7 +174,7 @@ impl<'a> Run<'a> {
         match manner {
             Manner::Dry => books = books.dry(),
             Manner::Real => {
-                if let Some(lease) = record.lease.as_ref().filter(|lease| lease.until > now) {
+                if let Some(lease) = record.lease.as_ref().filter(|lease| lease.is_live(now, LEASE)) {
                     let left = lease.until.duration_since(now).unsigned_abs();
                     return Err(Refused::Running { retry_after: left });
                 }
@@ -194,6 +215,8 @@ impl<'a> Run<'a> {
             until,
             lists: HashMap::new(),
             failures: 0,
+            told_unlisted: HashSet::new(),
+            capped: false,
             versioned: false,
             stopped: false,
         })
@@ -203,7 +226,7 @@ impl<'a> Run<'a> {
     ///
     /// # Errors
     /// What the store says.
-    pub(super) async fn finish(mut self) -> Result<Report, Refused> {
+    pub(super) async fn finish(&mut self) -> Result<Report, Refused> {
         if !self.books.is_dry() {
             self.note_expired_reviews().await?;
         }
@@ -214,12 +237,12 @@ impl<'a> Run<'a> {
             .unwrap_or(u64::MAX)
             .max(1);
         self.report.rows_per_second = self.report.fetched.saturating_mul(1_000) / milliseconds;
-        self.record.remains = !self.report.complete;
+        self.record.remains = self.stopped || self.capped;
         self.release().await?;
         if !self.books.is_dry() {
             self.report.mails = self.send_letters().await;
         }
-        Ok(self.report)
+        Ok(self.report.clone())
     }
 
     /// Sends the letters that are due, which no other run has to wait for, in the time that is left. Those beyond go out
@@ -247,6 +270,41 @@ impl<'a> Run<'a> {
     pub(super) async fn release(&mut self) -> Result<(), Refused> {
         self.record.lease = None;
         Ok(self.books.save_run(&mut self.record).await?)
+    }
+
+    /// From here on nothing is written, and what would be done is noted as a plan. Gives what [`Run::draft_ends`] puts back.
+    pub(super) fn draft_begins(&mut self) -> Before {
+        let dry = self.books.dry();
+        let before = Before {
+            books: std::mem::replace(&mut self.books, dry),
+            allowance: std::mem::replace(&mut self.allowance, Allowance::unlimited()),
+            report: self.report.clone(),
+            digest: self.digest.clone(),
+            alerts: self.alerts.clone(),
+            lists: self.lists.clone(),
+            touched: self.touched.clone(),
+            paused_since: self.record.paused_since,
+            failures: self.failures,
+            stopped: self.stopped,
+        };
+        self.report.plan = Some(Vec::new());
+        before
+    }
+
+    /// Puts everything back as it was. Says whether the plan is whole.
+    pub(super) fn draft_ends(&mut self, before: Before) -> bool {
+        let whole = !self.stopped;
+        self.books = before.books;
+        self.allowance = before.allowance;
+        self.report = before.report;
+        self.digest = before.digest;
+        self.alerts = before.alerts;
+        self.lists = before.lists;
+        self.touched = before.touched;
+        self.record.paused_since = before.paused_since;
+        self.failures = before.failures;
+        self.stopped = before.stopped;
+        whole
     }
 
     async fn count(&mut self) -> Result<(), Refused> {

@@ -8,10 +8,11 @@ use jiff::{SignedDuration, Timestamp};
 use roaring::RoaringTreemap;
 use serde_json::Value;
 
-use super::{Refused, Run, later};
+use super::{MOST_FAILURES, Refused, Run, later};
 use crate::access::assessment::{Change, Rules};
+use crate::access::configuration::ShopKind;
 use crate::access::customer::{Context, Customer};
-use crate::access::guards::{Coverage, Scan};
+use crate::access::guards::{Coverage, Scan, Unsound};
 use crate::access::ids::{PersonId, ProductId, ScriptId, TransactionId};
 use crate::access::ledger::Baseline;
 use crate::access::names::Username;
@@ -35,6 +36,12 @@ const MOST_LATE: usize = 5_000;
 /// How many transactions that a scan did not list are taken for gone at most, each after it was asked for. The rest is
 /// for the next full scan: as much as this is held back for an operator anyway.
 const MOST_ASKED_FOR: u32 = 1_000;
+
+/// How many rows that take something back are asked for one by one after a scan that was left off.
+const MOST_HINTS: usize = 500;
+
+/// How long a shop that lists far less than before has to go on listing so much to be believed.
+const BELIEVED_AFTER: SignedDuration = SignedDuration::from_hours(3 * 24);
 
 /// What of the shop is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,19 +117,22 @@ impl Run<'_> {
         if transactions.is_empty() || !Box::pin(self.find_baselines()).await? {
             return Ok(done);
         }
-        let mut rows = Vec::new();
+        let (mut rows, mut failures) = (Vec::new(), 0);
         for transaction in transactions {
             self.keep_lease().await?;
-            if self.is_out_of_time() {
+            if failures == MOST_FAILURES || self.is_out_of_time() {
                 break;
             }
             match self.shop.transaction(transaction).await {
                 Ok(row) => rows.extend(row),
-                // One that the shop has no use for must not stand in the way of all others. The scans see it, too.
-                Err(error) if error.is_about_the_call() => {
+                // One that the shop cannot give must not stand in the way of all others. The scans see it, too.
+                Err(error) => {
                     self.report.warn(format!("transaction {transaction}: {error}"));
+                    if !error.is_about_the_call() {
+                        failures += 1;
+                        continue;
+                    }
                 }
-                Err(error) => return Err(error.into()),
             }
             done.push(transaction.clone());
         }
@@ -182,6 +192,10 @@ impl Run<'_> {
         self.stopped = true;
         self.report.complete = false;
         if let Some(mark) = mark.filter(|_| reading.full) {
+            // What takes something back would not be seen by the part that goes on from here, so it is asked for.
+            for row in reading.late.iter().take(MOST_HINTS) {
+                self.books.save_hint(&row.transaction).await?;
+            }
             self.record.checkpoint = Some(Checkpoint {
                 began_at: reading.began_at,
                 mark,
@@ -204,14 +218,21 @@ impl Run<'_> {
             Coverage::Recent
         };
         self.record.checkpoint = None;
-        if let Err(unsound) = reading.scan.judge(coverage, had_rows) {
+        if let Err(unsound) = reading.scan.judge(coverage, had_rows)
+            && !self.has_long_been_so(&unsound)
+        {
             self.alert_daily("source", format!("{unsound}. Nothing was taken back."));
             self.report.distrust(unsound);
             return Ok(());
         }
+        if whole {
+            self.record.shrunken = None;
+        }
         let late = std::mem::take(&mut reading.late);
         Box::pin(self.take(&mut reading, late, true)).await?;
-        if whole && reading.scan.proves_absence() {
+        // Each row that MemberPress's pages did not have is asked for by its id.
+        let is_asked = self.configuration.shop.kind == ShopKind::MemberPress;
+        if whole && (is_asked || reading.scan.proves_absence()) {
             Box::pin(self.take_missing(&reading)).await?;
         }
         self.record.watermark = self.record.watermark.max(reading.newest);
@@ -225,6 +246,25 @@ impl Run<'_> {
             markers.last_synced_at = Some(self.now);
         }
         Ok(())
+    }
+
+    /// Whether the shop has listed as little as this for days, so that rows were really deleted. Notes since when.
+    fn has_long_been_so(&mut self, unsound: &Unsound) -> bool {
+        let Unsound::Shrunken { rows, .. } = *unsound else {
+            return false;
+        };
+        let now = self.now;
+        let alike =
+            |known: &FullScan| known.rows.abs_diff(rows).saturating_mul(20) <= rows && known.at <= now;
+        let since = self
+            .record
+            .shrunken
+            .take()
+            .filter(alike)
+            .unwrap_or(FullScan { at: now, rows });
+        let believed = later(since.at, BELIEVED_AFTER) <= now;
+        self.record.shrunken = Some(since);
+        believed
     }
 
     // ---- Rows ----
@@ -373,21 +413,29 @@ impl Run<'_> {
                     break;
                 }
                 asked += 1;
-                if self.shop.is_gone(&transaction).await? {
-                    by_person.entry(person).or_default().push(transaction);
+                match self.shop.is_gone(&transaction).await {
+                    Ok(true) => by_person.entry(person).or_default().push(transaction),
+                    Ok(false) => {}
+                    // What cannot be asked for is not gone.
+                    Err(error) => self.report.warn(format!("transaction {transaction}: {error}")),
                 }
             }
-            let transactions: Vec<TransactionId> = by_person.values().flatten().cloned().collect();
+            let mut transactions: Vec<TransactionId> = by_person.values().flatten().cloned().collect();
             let before = self.books.customers(by_person.keys().copied()).await?;
             let mut savings = Vec::new();
             for (person, customer) in before {
                 let mut after = customer.clone();
                 let baselines = BTreeMap::new();
+                let knew_contact = customer.told_by.is_some();
                 for transaction in by_person.get(&person).into_iter().flatten() {
                     let changes = after.read_missing(transaction, &self.context(&baselines, None, true));
                     for change in changes.iter().take(1) {
                         self.report.count_change(change);
                     }
+                }
+                if knew_contact && after.told_by.is_none() {
+                    // Another row has to say now who the customer is.
+                    transactions.extend(after.transactions());
                 }
                 savings.push(self.saving(Some(customer), after, Vec::new())?);
             }

@@ -7,6 +7,7 @@ mod malformed;
 mod names;
 mod policies;
 mod replaced;
+mod returning;
 mod taking_back;
 mod trying;
 
@@ -242,6 +243,23 @@ impl Shop {
         self.operator(Method::POST, "/api/access/sync", json!({}))
             .await
             .with_status(200)
+    }
+
+    /// A run in which the list of who has access, after it was read once, fails in this way.
+    pub async fn sync_until_listed(&self, fault: Value) {
+        // The first list is read before any row, so that the fault meets the look back only.
+        self.operator(Method::POST, "/api/access/sync?dry_run=true", json!({}))
+            .await
+            .with_status(200);
+        let slow = json!({"operation": "validate", "kind": "slow", "times": 1, "delay_ms": 400});
+        self.outside(Method::POST, "/__sandbox/faults", slow).await;
+        let later = async {
+            tokio::time::sleep(std::time::Duration::from_millis(900)).await;
+            self.outside(Method::POST, "/__sandbox/faults", fault).await;
+        };
+        let run = self.operator(Method::POST, "/api/access/sync", json!({}));
+        let (answer, ()) = tokio::join!(run, later);
+        answer.with_status(200);
     }
 
     pub async fn dry_run(&self) -> Answer {

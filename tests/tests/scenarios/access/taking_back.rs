@@ -52,7 +52,7 @@ async fn a_refund_after_half_of_the_time_waits_for_approval() {
         .await
         .with_status(200);
     assert_eq!(plan["held"], json!(["1"]), "{}", plan.text);
-    assert_eq!(plan["actions"][0]["action"], "remove");
+    assert_eq!(plan["plan"][0]["action"], "remove");
     let path = format!("/api/access/plans/{}/approve", plan["id"].as_str().unwrap());
     let report = shop
         .operator(Method::POST, &path, json!({}))
@@ -73,7 +73,7 @@ async fn a_plan_made_before_something_changed_is_refused() {
         .operator(Method::GET, "/api/access/plan", json!({}))
         .await
         .with_status(200);
-    assert_eq!(plan["actions"].as_array().unwrap().len(), 1, "{}", plan.text);
+    assert_eq!(plan["plan"].as_array().unwrap().len(), 1, "{}", plan.text);
     assert_eq!(shop.access("S1").await, json!({}));
     shop.give("S1", json!([{"username": "Ada", "expiration": end(3)}]))
         .await;
