@@ -142,10 +142,7 @@ pub(super) async fn import(
     drop(progress);
     let report = json!({"users": users, "skipped": skipped});
     show(global, &report, |report| {
-        let mut words = format!(
-            "{} of {script} taken over.",
-            number_of(users, "user was", "users were")
-        );
+        let mut words = format!("Taken over: {} of {script}.", number_of(users, "user", "users"));
         if !skipped.is_empty() {
             words.push_str(&format!(
                 "\nLeft out ({}): {}.",

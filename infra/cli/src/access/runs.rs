@@ -265,7 +265,12 @@ pub(super) fn describe(report: &Value) -> String {
         let malformed = number_of(count(report, "quarantined"), "row was", "rows were");
         lines.push(format!("{malformed} malformed and put aside."));
     }
-    lines.extend(open(report));
+    // A dry run leaves nothing open, so that what it found is told by its own figures.
+    lines.extend(if dry {
+        for_person(report).into_iter().collect()
+    } else {
+        report.get("open").map(open).unwrap_or_default()
+    });
     let calls = report.get("calls").map(|calls| {
         let names = ["transactions", "validate", "grant", "update", "remove", "list"];
         figures(calls, &names.map(|name| (name, name)))
@@ -330,25 +335,21 @@ fn read(report: &Value) -> String {
     )
 }
 
-/// What waits in all, with what to type about it.
-fn open(report: &Value) -> Vec<String> {
-    let Some(open) = report.get("open") else {
-        return Vec::new();
-    };
-    let mut lines = Vec::new();
+/// What a person has to look at.
+fn for_person(of: &Value) -> Option<String> {
     let reviews = figures(
-        open,
+        of,
         &[
             ("manual_review", "to be looked at"),
             ("held", "held for approval"),
         ],
     );
-    if !reviews.is_empty() {
-        lines.push(format!(
-            "For a person: {} (`berth access reviews`).",
-            reviews.join(", ")
-        ));
-    }
+    (!reviews.is_empty()).then(|| format!("For a person: {} (`berth access reviews`).", reviews.join(", ")))
+}
+
+/// What waits in all, with what to type about it.
+fn open(open: &Value) -> Vec<String> {
+    let mut lines: Vec<String> = for_person(open).into_iter().collect();
     if count(open, "dead_letter") > 0 {
         let given_up = number_of(count(open, "dead_letter"), "transaction", "transactions");
         lines.push(format!("{given_up} given up (`berth access dead-letters`)."));
