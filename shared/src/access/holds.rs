@@ -1,6 +1,7 @@
 //! Time that is given back to a customer whose access began later than it was paid for (facts/access.md C2
 //! and C3b, "Hold credit").
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -95,7 +96,8 @@ impl Hold {
 }
 
 /// The credit for rows of one person and script that settle together: time that several of them waited is
-/// lost, and given back, only once. It goes to the row that waited longest.
+/// lost, and given back, only once. It goes to the row that waited longest; of those that
+/// waited equally long to the newest, as what the oldest bought may have ended before a gap.
 #[must_use]
 pub fn credit(
     holds: &BTreeMap<TransactionId, Hold>,
@@ -103,7 +105,9 @@ pub fn credit(
     live_until: Expiry,
     name_max: Duration,
 ) -> Option<(TransactionId, u32)> {
-    let (transaction, hold) = holds.iter().min_by_key(|(_, hold)| hold.since())?;
+    let (transaction, hold) = holds
+        .iter()
+        .min_by_key(|(transaction, hold)| (hold.since(), Reverse(*transaction)))?;
     let seconds = hold.credit(settled_at, live_until, name_max);
     (seconds > 0).then(|| (transaction.clone(), seconds))
 }
@@ -191,6 +195,18 @@ mod tests {
         assert_eq!(seconds(hold(), "2026-01-11", until("2026-01-08")), 3 * 86_400);
         assert_eq!(seconds(hold(), "2026-01-11", until("2026-03-01")), 0);
         assert_eq!(seconds(hold(), "2026-01-11", Expiry::Lifetime), 0);
+    }
+
+    #[test]
+    fn of_rows_that_waited_equally_long_the_newest_is_given_the_time() {
+        let hold = || {
+            let begun = at("2026-01-21T00:00:00Z");
+            Hold::begin(at("2026-01-01"), begun, begun, INTERVAL, HoldCause::Ours)
+        };
+        let id = |text| TransactionId::parse(text).unwrap();
+        let holds = BTreeMap::from([(id("9"), hold()), (id("10"), hold())]);
+        let credited = credit(&holds, at("2026-01-22"), Expiry::NoAccess, WEEK);
+        assert_eq!(credited, Some((id("10"), 86_400)));
     }
 
     #[test]
