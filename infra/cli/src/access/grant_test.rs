@@ -303,6 +303,7 @@ fn claim(row: &Row, configuration: &Configuration, clock: &Clock) -> Result<Clai
         person,
         expiry,
         told: None,
+        found: None,
         changed: true,
         reversing: false,
     })

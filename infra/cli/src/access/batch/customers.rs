@@ -209,6 +209,7 @@ fn customer(
         person,
         expiry: ledger.expiry(grace),
         told: None,
+        found: None,
         changed: true,
         reversing: false,
     };
