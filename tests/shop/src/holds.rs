@@ -92,10 +92,9 @@ struct Held {
     first: (Ms, Ms),
     /// Whether that run surely read it.
     surely: bool,
-    /// Whether the row could already have been read when it gave nothing yet.
-    was_pending: bool,
-    /// For each run since, when it began and ended, and whether the name was what held the row up.
-    runs: Vec<(Ms, Ms, bool)>,
+    /// For each run since, when it began and ended, and whether the name was what held the row up; a run that was killed
+    /// may not have learnt that the name is another.
+    runs: Vec<(Ms, Ms, Option<bool>)>,
     /// Since when it may be settled: the run that may have done it did not get to its end.
     settling: Option<Ms>,
 }
@@ -105,8 +104,6 @@ struct Held {
 struct Customer {
     /// As the sync last read them.
     rows: Vec<Row>,
-    /// The rows that were read before they gave anything.
-    pending: BTreeSet<u64>,
     /// Every name that the customer had, in small letters.
     names: BTreeSet<String>,
     /// As the sync last read it.
@@ -297,7 +294,6 @@ impl Holds {
                         new.push(row.id);
                     }
                 } else {
-                    known.pending.insert(row.id);
                     known.held.retain(|(held, _), _| *held != row.id);
                     known.credits.retain(|(credited, _), _| *credited != row.id);
                 }
@@ -320,7 +316,6 @@ impl Holds {
                         created: row.created,
                         first: (run.begin, run.end),
                         surely: run.ending == Ending::Whole,
-                        was_pending: known.pending.contains(&id),
                         runs: Vec::new(),
                         settling: None,
                     };
@@ -372,6 +367,9 @@ impl Holds {
                 continue;
             };
             let since = held.settling.or_else(|| (done || had).then_some(run.begin));
+            let last = held.runs.last().and_then(|(.., name)| *name);
+            let surely = run.ending != Ending::Killed || last == Some(by_name);
+            let by_name = surely.then_some(by_name);
             let Some(since) = since else {
                 held.runs.push((run.begin, run.end, by_name));
                 continue;
@@ -421,7 +419,7 @@ fn worth(held: &Held, settled: (Ms, Ms), late: Ms, dark: &dyn Fn(Ms, Ms) -> Ms) 
     let mut begins = vec![held.first.0, held.first.1];
     if lateness > late + BORDER {
         begins = vec![created];
-    } else if lateness > late - BORDER || held.was_pending {
+    } else if lateness > late - BORDER {
         begins.push(created);
     }
     if !held.surely {
@@ -434,7 +432,7 @@ fn worth(held: &Held, settled: (Ms, Ms), late: Ms, dark: &dyn Fn(Ms, Ms) -> Ms) 
     for begin in begins {
         for end in [settled.0, settled.1] {
             for at_begin in [true, false] {
-                for late_by_name in [true, false] {
+                for doubtful_by_name in [true, false] {
                     let (mut by_name, mut ours) = (0, 0);
                     let mut from = begin;
                     for (index, (_, _, name)) in held.runs.iter().enumerate() {
@@ -452,9 +450,9 @@ fn worth(held: &Held, settled: (Ms, Ms), late: Ms, dark: &dyn Fn(Ms, Ms) -> Ms) 
                         };
                         let before = dark(from, found);
                         let after = dark(found, until);
-                        if *name {
+                        if name.unwrap_or(doubtful_by_name) {
                             by_name += after;
-                            if late_by_name {
+                            if doubtful_by_name {
                                 by_name += before
                             } else {
                                 ours += before
@@ -619,6 +617,20 @@ mod tests {
     }
 
     #[test]
+    fn a_payment_that_came_late_waits_from_the_purchase_on_once_it_has_to_wait() {
+        let pending = Row {
+            status: Status::Pending,
+            ..row(1, START)
+        };
+        let mut holds = holds(&[pending]);
+        holds.observe(&run(START + HOUR));
+        holds.sold(1, &row(1, START));
+        holds.observe(&run(START + 5 * DAY));
+        holds.observe(&granting(START + 6 * DAY, START + 50 * DAY));
+        assert_eq!(credit(&holds, 1), Some((6 * DAY, 6 * DAY + 3)));
+    }
+
+    #[test]
     fn a_name_that_nobody_has_counts_seven_days_and_our_outage_after_it_on_top() {
         let mut holds = holds(&[row(1, START)]);
         holds.observe(&Run {
@@ -673,6 +685,29 @@ mod tests {
         });
         holds.observe(&granting(START + HOUR + 5, START + 31 * DAY));
         assert_eq!(credit(&holds, 1), Some((0, 8)));
+    }
+
+    #[test]
+    fn a_killed_run_may_have_learnt_of_the_corrected_name_or_not() {
+        let mut holds = holds(&[row(1, START)]);
+        holds.observe(&Run {
+            unknown: vec!["ada".into()],
+            ..run(START + HOUR)
+        });
+        holds.named(1, "Ada2");
+        holds.observe(&Run {
+            ending: Ending::Killed,
+            ..run(START + 10 * DAY)
+        });
+        let mut last = granting(START + 10 * DAY + 100, START + 50 * DAY);
+        last.writes[0].name = "ada2".into();
+        holds.observe(&last);
+        let (low, high) = credit(&holds, 1).unwrap();
+        assert_eq!(
+            (low, (100..110).contains(&(high - 7 * DAY))),
+            (7 * DAY, true),
+            "{high}"
+        );
     }
 
     #[test]
