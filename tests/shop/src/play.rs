@@ -384,9 +384,7 @@ impl Play {
                 continue;
             };
             match (way, answer.status) {
-                (Way::Sync, 409) | (Way::Rescan, 200)
-                    if held_up < MOST_HELD_UP && (answer.status == 409 || answer.body.is_null()) =>
-                {
+                _ if held_up < MOST_HELD_UP && kept_away(way, &answer) => {
                     held_up += 1;
                     self.wait_for_the_dead().await?;
                 }
@@ -463,6 +461,9 @@ impl Play {
         let run = journal::run(&requests, begin, self.site.now(), ending, self.weather, &|name| {
             known.contains(&name.to_ascii_lowercase())
         });
+        if answer.as_ref().is_some_and(|answer| kept_away(way, answer)) {
+            return Ok(answer);
+        }
         self.compare_calls(way, answer.as_ref(), &requests);
         if let Some(held) = answer
             .as_ref()
@@ -635,6 +636,11 @@ impl Play {
             self.faults.push(fault);
         }
     }
+}
+
+/// Whether there was no run because another one, or a dead one, is under way.
+fn kept_away(way: Way, answer: &Answer) -> bool {
+    answer.status == 409 || way == Way::Rescan && answer.status == 200 && answer.body.is_null()
 }
 
 /// The name that somebody means who typed this.
