@@ -338,7 +338,12 @@ impl<'a> Run<'a> {
 
     /// Whether the run has to stop now.
     fn is_out_of_time(&mut self) -> bool {
-        let over = Instant::now() >= self.until;
+        self.is_out_of_time_within(Duration::ZERO)
+    }
+
+    /// Whether the run has to stop before it has done something that takes so long.
+    fn is_out_of_time_within(&mut self, long: Duration) -> bool {
+        let over = Instant::now() + long >= self.until;
         if over {
             self.stopped = true;
             self.report.complete = false;

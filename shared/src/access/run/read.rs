@@ -1,6 +1,7 @@
 //! Reading the shop into the customers' records.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -36,6 +37,9 @@ const MOST_LATE: usize = 5_000;
 /// How many transactions that a scan did not list are taken for gone at most, each after it was asked for. The rest is
 /// for the next full scan: as much as this is held back for an operator anyway.
 const MOST_ASKED_FOR: u32 = 1_000;
+
+/// The time that a chunk of rows may take to be read and stored. None is begun with less left.
+const CHUNK: Duration = Duration::from_secs(4);
 
 /// How many rows that take something back are asked for one by one after a scan that was left off.
 const MOST_HINTS: usize = 500;
@@ -81,7 +85,7 @@ impl Run<'_> {
         let mut mark: Option<PageMark> = None;
         loop {
             self.keep_lease().await?;
-            if self.is_out_of_time() {
+            if self.is_out_of_time_within(CHUNK) {
                 return self.leave_off(&reading, mark).await;
             }
             let chunk = match scanning.next().await {
