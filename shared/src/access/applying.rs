@@ -63,11 +63,11 @@ pub enum Step {
     Held,
 }
 
-/// Looks whether the call that is noted as an intent took effect, of which `remote` is told what there is now. Says what
-/// it came to where it did.
+/// Notes whether the call that stands as an intent took effect, and says so; `remote` is what the access API has now
+/// under the intent's name.
 pub fn read_back(
     holding: &mut Holding,
-    remote: impl Fn(&Username) -> Option<Expiry>,
+    remote: Option<Expiry>,
     wire: Wire,
     now: Timestamp,
     share: f64,
@@ -75,7 +75,7 @@ pub fn read_back(
     let Some(intent) = holding.intent.clone() else {
         return false;
     };
-    let done = intent.action.is_done(remote(&intent.name), wire);
+    let done = intent.action.is_done(remote, wire);
     for transaction in holding.concerned() {
         let under_way = holding
             .progress
@@ -95,6 +95,8 @@ pub fn read_back(
         for transaction in reversed {
             holding.progress.insert(transaction, Progress::new());
         }
+    } else {
+        holding.keep_told(&intent.name);
     }
     done
 }
@@ -370,6 +372,20 @@ impl Holding {
         }
         for left in &mut self.left {
             left.put_off(asked, now, share);
+        }
+    }
+
+    /// Notes that the intent was not seen to take effect. A call that is still under way somewhere may take effect later,
+    /// so what it would tell counts as told.
+    fn keep_told(&mut self, name: &Username) {
+        let told = self.told_under(name);
+        self.intent = None;
+        let is_own = self.told.as_ref().is_none_or(|told| told.name.is_same(name));
+        if let Some(expiry) = told.filter(|_| is_own) {
+            self.told = Some(Told {
+                name: name.clone(),
+                expiry,
+            });
         }
     }
 

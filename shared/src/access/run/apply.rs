@@ -7,7 +7,7 @@ use roaring::RoaringTreemap;
 use super::{Refused, Run, share};
 use crate::access::applying::{self, Step, Terms};
 use crate::access::books::AuditEvent;
-use crate::access::customer::{Customer, Left, Told, UnknownName};
+use crate::access::customer::{Customer, Left, UnknownName};
 use crate::access::expiry::Expiry;
 use crate::access::ids::{PersonId, ScriptId};
 use crate::access::names::{Lookup, Username};
@@ -321,20 +321,7 @@ impl Run<'_> {
             return Ok(Looked::Later);
         };
         let outcome = holding.progress.values().find_map(under_way);
-        let done = applying::read_back(holding, |_| remote, wire, now, share());
-        if !done {
-            // A call that is still under way somewhere may take effect later, so what it would tell counts as told.
-            let told = holding.told_under(name);
-            holding.intent = None;
-            if let Some(expiry) =
-                told.filter(|_| holding.told.as_ref().is_none_or(|told| told.name.is_same(name)))
-            {
-                holding.told = Some(Told {
-                    name: name.clone(),
-                    expiry,
-                });
-            }
-        }
+        let done = applying::read_back(holding, remote, wire, now, share());
         self.keep(before, customer).await?;
         if done {
             self.failures = 0;
