@@ -12,33 +12,10 @@ mod support;
 use std::time::Duration;
 
 use berth_local::{Data, Options, Stack};
-use jiff::{SignedDuration, Timestamp};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use support::{OPERATOR, berth, call, send, start};
-
-fn days_from_now(days: i64) -> Timestamp {
-    let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap();
-    now + SignedDuration::from_hours(24 * days)
-}
-
-/// A payment of yesterday for the product 100, a month of S1.
-fn sale(id: u64, person: u64, name: &str) -> Value {
-    json!({
-        "transaction_id": id, "user_id": person, "user_email": format!("{person}@example.com"),
-        "user_login": format!("wp{person}"), "user_meta": {"tradingview_username": name}, "total": "49.00",
-        "status": "complete", "txn_type": "payment", "subscription_id": "0", "product_id": "100", "gateway": "stripe",
-        "trans_num": format!("ch_{id}"), "created_at": days_from_now(-1), "expires_at": null,
-    })
-}
-
-async fn sandbox(stack: &Stack, method: Method, path: &str, body: Value) -> Value {
-    let url = format!("{}/__sandbox/{path}", stack.urls().access);
-    let (status, answer) = send(&url, method, "", (!body.is_null()).then_some(body)).await;
-    assert!((200..300).contains(&status), "{path}: {status} {answer}");
-    answer
-}
+use support::{OPERATOR, berth, call, sale, sandbox, send, start};
 
 /// The names that have access to S1.
 async fn access(stack: &Stack) -> Vec<String> {
@@ -62,7 +39,7 @@ async fn shop(directory: &std::path::Path, rows: Value, names: Value) -> Stack {
 #[tokio::test]
 async fn a_sync_gives_what_was_paid_for_once_and_a_dry_run_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
-    let rows = json!([sale(1, 11, "ada"), sale(2, 12, "Grace")]);
+    let rows = json!([sale(1, 11, "ada", 1), sale(2, 12, "Grace", 1)]);
     let stack = shop(directory.path(), rows, json!(["Ada", "Grace"])).await;
     let dry = berth(directory.path(), "access sync --dry-run --json").await;
     assert_eq!(
@@ -116,7 +93,7 @@ async fn a_sync_goes_on_until_nothing_remains() {
     let stack = Stack::start(options).await.unwrap();
     let names: Vec<String> = (1..=7).map(|number| format!("name{number}")).collect();
     let rows: Vec<Value> = (1..=7)
-        .map(|number| sale(number, number, &format!("name{number}")))
+        .map(|number| sale(number, number, &format!("name{number}"), 1))
         .collect();
     sandbox(&stack, Method::PUT, "transactions", json!(rows)).await;
     sandbox(&stack, Method::PUT, "usernames", json!(names)).await;
@@ -137,7 +114,7 @@ async fn a_wrong_name_waits_for_a_person_who_corrects_it() {
     let directory = tempfile::tempdir().unwrap();
     let stack = shop(
         directory.path(),
-        json!([sale(1, 11, "barbara")]),
+        json!([sale(1, 11, "barbara", 1)]),
         json!(["BarbaraL"]),
     )
     .await;
@@ -178,7 +155,7 @@ async fn a_wrong_name_waits_for_a_person_who_corrects_it() {
 #[tokio::test]
 async fn a_transaction_is_taken_back_after_a_yes_and_a_plan_is_done_exactly_once() {
     let directory = tempfile::tempdir().unwrap();
-    let rows = json!([sale(1, 11, "Ada"), sale(2, 12, "Grace")]);
+    let rows = json!([sale(1, 11, "Ada", 1), sale(2, 12, "Grace", 1)]);
     let stack = shop(directory.path(), rows, json!(["Ada", "Grace"])).await;
     let planned = berth(directory.path(), "access plan --json").await;
     assert_eq!(planned.code, 0, "{}", planned.err);
@@ -221,7 +198,7 @@ async fn a_transaction_is_taken_back_after_a_yes_and_a_plan_is_done_exactly_once
 #[tokio::test]
 async fn what_somebody_took_at_the_access_api_is_given_back_and_a_product_is_read_again() {
     let directory = tempfile::tempdir().unwrap();
-    let stack = shop(directory.path(), json!([sale(1, 11, "Ada")]), json!(["Ada"])).await;
+    let stack = shop(directory.path(), json!([sale(1, 11, "Ada", 1)]), json!(["Ada"])).await;
     assert_eq!(berth(directory.path(), "access sync").await.code, 0);
     sandbox(&stack, Method::PUT, "access/S1", json!([])).await;
     let repaired = berth(directory.path(), "access repair --json").await;
@@ -247,7 +224,7 @@ async fn what_somebody_took_at_the_access_api_is_given_back_and_a_product_is_rea
 #[tokio::test]
 async fn what_is_known_of_a_script_goes_into_a_file_and_is_taken_over_elsewhere() {
     let directory = tempfile::tempdir().unwrap();
-    let stack = shop(directory.path(), json!([sale(1, 11, "Ada")]), json!(["Ada"])).await;
+    let stack = shop(directory.path(), json!([sale(1, 11, "Ada", 1)]), json!(["Ada"])).await;
     assert_eq!(berth(directory.path(), "access sync").await.code, 0);
     let exported = berth(directory.path(), "access export S1").await;
     assert_eq!(exported.code, 0, "{}", exported.err);
@@ -284,7 +261,7 @@ async fn what_is_known_of_a_script_goes_into_a_file_and_is_taken_over_elsewhere(
 #[tokio::test]
 async fn a_transaction_that_was_given_up_is_tried_again_when_it_is_replayed() {
     let directory = tempfile::tempdir().unwrap();
-    let stack = shop(directory.path(), json!([sale(1, 11, "Ada")]), json!(["Ada"])).await;
+    let stack = shop(directory.path(), json!([sale(1, 11, "Ada", 1)]), json!(["Ada"])).await;
     let refuse = json!({"operation": "grant", "kind": "status", "status": 422, "times": 10});
     sandbox(&stack, Method::POST, "faults", refuse).await;
     let given_up = berth(directory.path(), "access sync --json").await;
@@ -317,7 +294,7 @@ async fn the_scheduler_syncs_at_once_and_after_each_interval_until_it_is_stopped
     let directory = tempfile::tempdir().unwrap();
     let stack = shop(
         directory.path(),
-        json!([sale(1, 11, "Ada")]),
+        json!([sale(1, 11, "Ada", 1)]),
         json!(["Ada", "Grace"]),
     )
     .await;
@@ -350,7 +327,7 @@ async fn the_scheduler_syncs_at_once_and_after_each_interval_until_it_is_stopped
         &stack,
         Method::PUT,
         "transactions",
-        json!([sale(1, 11, "Ada"), sale(2, 12, "Grace")]),
+        json!([sale(1, 11, "Ada", 1), sale(2, 12, "Grace", 1)]),
     )
     .await;
     let clock = format!("{}/__local/clock", stack.urls().api);

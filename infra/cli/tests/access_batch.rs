@@ -13,33 +13,11 @@ mod support;
 use std::path::Path;
 
 use berth_local::Stack;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use support::{Said, berth, send, start};
-
-fn days_from_now(days: i64) -> Timestamp {
-    let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap();
-    now + SignedDuration::from_hours(24 * days)
-}
-
-/// A payment for the product 100, a month of S1.
-fn sale(id: u64, person: u64, name: &str, days_ago: i64) -> Value {
-    json!({
-        "transaction_id": id, "user_id": person, "user_email": format!("{person}@example.com"),
-        "user_login": format!("wp{person}"), "user_meta": {"tradingview_username": name}, "total": "49.00",
-        "status": "complete", "txn_type": "payment", "subscription_id": "0", "product_id": "100", "gateway": "stripe",
-        "trans_num": format!("ch_{id}"), "created_at": days_from_now(-days_ago), "expires_at": null,
-    })
-}
-
-async fn sandbox(stack: &Stack, method: Method, path: &str, body: Value) -> Value {
-    let url = format!("{}/__sandbox/{path}", stack.urls().access);
-    let (status, answer) = send(&url, method, "", (!body.is_null()).then_some(body)).await;
-    assert!((200..300).contains(&status), "{path}: {status} {answer}");
-    answer
-}
+use support::{Said, berth, days_from_now, sale, sandbox, start};
 
 /// The calls that the access API got since the last look, by method and path.
 async fn calls(stack: &Stack) -> Vec<String> {

@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use berth_local::{Data, Options, Stack};
+use jiff::{SignedDuration, Timestamp};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -88,4 +89,28 @@ pub async fn users(stack: &Stack) -> Vec<Value> {
     let path = "/api/snaptrade/users?limit=500";
     let listed = call(stack, Method::GET, path, OPERATOR, Value::Null).await;
     listed["data"].as_array().unwrap().clone()
+}
+
+/// A time so many days from now, in whole seconds.
+pub fn days_from_now(days: i64) -> Timestamp {
+    let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap();
+    now + SignedDuration::from_hours(24 * days)
+}
+
+/// A payment of so many days ago for the product 100, a month of S1.
+pub fn sale(id: u64, person: u64, name: &str, days_ago: i64) -> Value {
+    json!({
+        "transaction_id": id, "user_id": person, "user_email": format!("{person}@example.com"),
+        "user_login": format!("wp{person}"), "user_meta": {"tradingview_username": name}, "total": "49.00",
+        "status": "complete", "txn_type": "payment", "subscription_id": "0", "product_id": "100", "gateway": "stripe",
+        "trans_num": format!("ch_{id}"), "created_at": days_from_now(-days_ago), "expires_at": null,
+    })
+}
+
+/// Calls the sandboxes' controls of the shop and the access API.
+pub async fn sandbox(stack: &Stack, method: Method, path: &str, body: Value) -> Value {
+    let url = format!("{}/__sandbox/{path}", stack.urls().access);
+    let (status, answer) = send(&url, method, "", (!body.is_null()).then_some(body)).await;
+    assert!((200..300).contains(&status), "{path}: {status} {answer}");
+    answer
 }
