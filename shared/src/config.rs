@@ -62,6 +62,9 @@ pub struct Config {
     pub operator_scope: String,
     /// `LOG_LEVEL`, or where it is not set `AWS_LAMBDA_LOG_LEVEL`. Both can be changed without a deploy.
     pub log_level: LogLevel,
+    /// `METRICS_ENVIRONMENT`: the dimension `Environment` of all metrics, 1 to 250 characters; where it is not set the
+    /// name of the environment. Two stacks of one account need two.
+    pub metrics_environment: String,
     /// `AWS_REGION`.
     pub region: Option<String>,
     /// `AWS_ENDPOINT_URL_DYNAMODB`: where the table is when not in AWS.
@@ -639,6 +642,13 @@ impl<'a> Reader<'a> {
                     LogLevel::parse,
                 )
                 .unwrap_or_default(),
+            metrics_environment: self
+                .parsed(
+                    "METRICS_ENVIRONMENT",
+                    "must be 1 to 250 printable ASCII characters",
+                    |text| is_dimension(text).then(|| text.to_owned()),
+                )
+                .unwrap_or_else(|| environment.unwrap_or_default().as_str().to_owned()),
             region: self.text("AWS_REGION"),
             dynamodb_endpoint: self.base_url("AWS_ENDPOINT_URL_DYNAMODB"),
             secrets_manager_endpoint: self.base_url("AWS_ENDPOINT_URL_SECRETS_MANAGER"),
@@ -809,6 +819,13 @@ fn is_table_name(text: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
 }
 
+/// Whether CloudWatch takes `text` as a dimension's value. Source: AWS, API reference of Amazon CloudWatch, `Dimension`.
+fn is_dimension(text: &str) -> bool {
+    (1..=250).contains(&text.len())
+        && !text.starts_with(':')
+        && text.bytes().all(|b| (b' '..=b'~').contains(&b))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -864,6 +881,7 @@ mod tests {
         assert_eq!(config.consent_version, "1");
         assert_eq!(config.operator_scope, "berth/operator");
         assert_eq!(config.log_level, LogLevel::Info);
+        assert_eq!(config.metrics_environment, "sandbox");
         assert!(config.allowed_origins.is_empty());
     }
 
@@ -885,6 +903,7 @@ mod tests {
             ("CONSENT_VERSION", "123456789012345678901234567890123"),
             ("OPERATOR_SCOPE", "two scopes"),
             ("LOG_LEVEL", "loud"),
+            ("METRICS_ENVIRONMENT", "é"),
             ("AWS_ENDPOINT_URL_DYNAMODB", "ftp://localhost"),
         ])
         .unwrap_err();
@@ -902,6 +921,7 @@ mod tests {
             "LIMIT_COUNTS",
             "LOG_LEVEL",
             "MAX_CONNECTIONS",
+            "METRICS_ENVIRONMENT",
             "OPERATOR_SCOPE",
             "RATE_PLAN",
             "SNAPTRADE_BASE_URL",

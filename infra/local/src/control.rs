@@ -14,6 +14,7 @@ use berth::config::Config;
 use berth::connections::Connections;
 use berth::http::Problem;
 use berth::ids::TenantId;
+use berth::telemetry::metrics::Lines;
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
 use serde::Deserialize;
@@ -31,6 +32,8 @@ pub(crate) struct Control {
     pub(crate) schedules: Schedules,
     /// The calls counted.
     pub(crate) calls: Arc<CallLog>,
+    /// The lines of metrics.
+    pub(crate) metrics: Arc<Lines>,
     /// The table's engine.
     pub(crate) database: dynoxide::Database,
     /// The settings that the functions work with.
@@ -48,6 +51,7 @@ pub(crate) fn router(control: Control) -> Router {
         .route("/__local/schedules", get(list_schedules))
         .route("/__local/schedules/{name}", post(fire))
         .route("/__local/calls", get(read_calls))
+        .route("/__local/metrics", get(read_metrics))
         .route("/__local/reset", post(reset))
         .route("/__local/auto-manage", post(auto_manage))
         .route("/__local/settings", get(read_settings))
@@ -63,7 +67,7 @@ fn refused(status: StatusCode, message: impl Into<String>) -> Response {
 async fn unknown() -> Response {
     refused(
         StatusCode::NOT_FOUND,
-        "There are PUT and GET /__local/clock, GET /__local/schedules, POST /__local/schedules/{name}, GET /__local/calls, GET /__local/settings, POST /__local/auto-manage and POST /__local/reset.",
+        "There are PUT and GET /__local/clock, GET /__local/schedules, POST /__local/schedules/{name}, GET /__local/calls, GET /__local/metrics, GET /__local/settings, POST /__local/auto-manage and POST /__local/reset.",
     )
 }
 
@@ -130,6 +134,21 @@ struct CallsQuery {
 
 async fn read_calls(State(control): State<Arc<Control>>, Query(query): Query<CallsQuery>) -> Response {
     Json(control.calls.of(query.request_id.as_deref())).into_response()
+}
+
+/// The lines that CloudWatch makes metrics of in AWS, the oldest first; those of one request where it is named.
+async fn read_metrics(State(control): State<Arc<Control>>, Query(query): Query<CallsQuery>) -> Response {
+    let lines: Vec<Value> = control
+        .metrics
+        .all()
+        .iter()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .filter(|line: &Value| {
+            let wanted = query.request_id.as_deref();
+            wanted.is_none_or(|id| line["request_id"] == id)
+        })
+        .collect();
+    Json(lines).into_response()
 }
 
 async fn reset(State(control): State<Arc<Control>>) -> Response {

@@ -12,6 +12,7 @@ use berth::clock::Clock;
 use berth::config::Config;
 use berth::secrets::DataKeys;
 use berth::snaptrade::Credentials;
+use berth::telemetry::metrics::{Lines, Sink};
 use berth::telemetry::new_id;
 use berth::webhooks;
 use futures::future::BoxFuture;
@@ -49,7 +50,7 @@ pub(crate) struct Apps {
 
 impl Apps {
     /// Functions with these settings, which follow `clock` and encrypt with `data_keys`; `access` is the access sync's
-    /// configuration.
+    /// configuration, and `metrics` takes the lines that CloudWatch gets in AWS.
     ///
     /// # Errors
     /// [`StartError`] when the settings hold no credentials, or TLS cannot be set up.
@@ -58,6 +59,7 @@ impl Apps {
         clock: Clock,
         data_keys: DataKeys,
         access: Configuration,
+        metrics: Arc<Lines>,
     ) -> Result<Self, StartError> {
         let given = config
             .snaptrade_credentials
@@ -69,7 +71,8 @@ impl Apps {
         };
         let parts = Parts::local(clock, "local", credentials, data_keys)
             .map_err(|error| StartError::Internal(error.to_string()))?
-            .with_access(access);
+            .with_access(access)
+            .with_metrics(Sink::Kept(metrics));
         Ok(Self { config, parts })
     }
 

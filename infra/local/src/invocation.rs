@@ -78,6 +78,7 @@ impl Invoker {
             request_id: fallback_id.to_owned(),
             correlation_id: new_id(),
             function,
+            cold_start: false,
         };
         let fallback_id = fallback_id.to_owned();
         let (log, limit) = (Arc::clone(&self.log), self.limit);

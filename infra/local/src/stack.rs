@@ -12,6 +12,7 @@ use berth::app::App;
 use berth::clock::Clock;
 use berth::config::Config;
 use berth::secrets::DataKeys;
+use berth::telemetry::metrics::Lines;
 use berth_sandbox::access::Sandbox as AccessSandbox;
 use berth_sandbox::snaptrade::Sandbox;
 use tokio::sync::oneshot;
@@ -120,7 +121,14 @@ impl Stack {
         };
 
         let table = config.table_name.clone();
-        let apps = Apps::new(config, clock.clone(), data_keys, access_configuration.clone())?;
+        let metrics = Arc::new(Lines::default());
+        let apps = Apps::new(
+            config,
+            clock.clone(),
+            data_keys,
+            access_configuration.clone(),
+            Arc::clone(&metrics),
+        )?;
         apps.app("stack").store().create_table().await.map_err(internal)?;
         let calls = Arc::new(CallLog::default());
         let invoker = Invoker::new(Arc::clone(&calls), options.time_limit);
@@ -137,6 +145,7 @@ impl Stack {
             clock: clock.clone(),
             schedules: schedules.clone(),
             calls: Arc::clone(&calls),
+            metrics,
             database: database.clone(),
             config: apps.config().clone(),
             app: apps.app("berth-command"),

@@ -153,6 +153,7 @@ async fn a_notice_that_is_put_in_again_and_again_is_sent_once() {
         request_id: new_id(),
         correlation_id: new_id(),
         function: "mail-test",
+        cold_start: false,
     };
     let (outcome, calls) = in_invocation(invocation, post.send()).await;
     assert_eq!((outcome, calls.mail), (sent(1), 1));

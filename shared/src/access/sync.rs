@@ -21,6 +21,7 @@ use super::report::Report;
 use super::run::{Extent, LEASE, Manner, Refused, Run};
 use crate::app::App;
 use crate::ids::TenantId;
+use crate::telemetry::metrics::{self, Metric};
 
 /// How long an operator's decision may take: it reads and writes one customer.
 const DECISION: Duration = Duration::from_secs(15);
@@ -521,19 +522,20 @@ impl<'a> AccessSync<'a> {
 
     /// Ends a run, however it went, so that the next one can begin.
     async fn end(&self, mut run: Run<'a>, worked: Result<(), Refused>) -> Result<Report, Refused> {
-        match worked {
-            Ok(()) => match Box::pin(run.finish()).await {
-                Ok(report) => Ok(report),
-                Err(error) => {
-                    self.give_up(&mut run).await;
-                    Err(error)
-                }
-            },
+        let ended = match worked {
+            Ok(()) => Box::pin(run.finish()).await,
+            Err(error) => Err(error),
+        };
+        match &ended {
+            Ok(report) => measure(report),
             Err(error) => {
+                if error.is_failure() {
+                    metrics::count(Metric::AccessSyncFailures, 1);
+                }
                 self.give_up(&mut run).await;
-                Err(error)
             }
         }
+        ended
     }
 
     /// Lets the next run begin after one that failed.
@@ -730,4 +732,25 @@ impl LastDryRun {
     fn set(&self, at: Timestamp) {
         *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(at);
     }
+}
+
+/// Tells what a run did. A dry run did nothing.
+fn measure(report: &Report) {
+    if report.dry_run {
+        return;
+    }
+    for (metric, figure) in [
+        (Metric::AccessSyncs, 1),
+        (Metric::AccessGranted, report.granted),
+        (Metric::AccessExtended, report.extended),
+        (Metric::AccessShortened, report.shortened),
+        (Metric::AccessRevoked, report.revoked),
+        (Metric::AccessReviews, report.manual_review),
+        (Metric::AccessRetries, report.retry),
+        (Metric::DeadLetters, report.dead_letter),
+    ] {
+        metrics::count(metric, figure);
+    }
+    metrics::level(Metric::AccessRemaining, report.remaining);
+    metrics::level(Metric::AccessActiveUsers, report.active_users);
 }

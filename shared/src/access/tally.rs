@@ -77,6 +77,7 @@ mod tests {
             request_id: "r1".to_owned(),
             correlation_id: "c1".to_owned(),
             function: "access-sync",
+            cold_start: false,
         };
         let (calls, counted) = in_invocation(invocation, async {
             let tally = Tally::default();

@@ -8,6 +8,7 @@ mod transport;
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ use crate::config::{Config, ConfigErrors};
 use crate::secrets::{self, Cached, DataKeys, Loader, SecretError};
 use crate::snaptrade::{self, Credentials};
 use crate::store::Store;
+use crate::telemetry::Invocation;
+use crate::telemetry::metrics::{Metrics, Sink};
 
 /// How long the first call to the table may take while the function starts. When it takes longer, the first
 /// invocation makes its own.
@@ -37,6 +40,8 @@ pub struct App {
     credentials: Arc<Cached<Credentials>>,
     data_keys: Arc<Cached<DataKeys>>,
     access: Arc<AccessConfiguration>,
+    metrics: Metrics,
+    invoked: AtomicBool,
     states: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
 }
 
@@ -55,6 +60,8 @@ pub struct Parts {
     pub data_keys: Arc<Cached<DataKeys>>,
     /// The access sync's configuration.
     pub access: Arc<AccessConfiguration>,
+    /// Where metrics go.
+    pub metrics: Sink,
 }
 
 impl Parts {
@@ -77,7 +84,15 @@ impl Parts {
             credentials: Arc::new(Cached::fixed(credentials)),
             data_keys: Arc::new(Cached::fixed(data_keys)),
             access: Arc::new(AccessConfiguration::none()),
+            metrics: Sink::Nowhere,
         })
+    }
+
+    /// The same with another place for metrics to go.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: Sink) -> Self {
+        self.metrics = metrics;
+        self
     }
 
     /// The same with the access sync's configuration.
@@ -175,12 +190,14 @@ impl App {
                 http: parts.http.clone(),
                 timeout: snaptrade::TIMEOUT,
             }),
+            metrics: Metrics::new(config.metrics_environment.clone(), parts.metrics),
             config,
             clock: parts.clock,
             http: parts.http,
             credentials: parts.credentials,
             data_keys: parts.data_keys,
             access: parts.access,
+            invoked: AtomicBool::new(false),
             states: Mutex::new(HashMap::new()),
         }
     }
@@ -234,6 +251,7 @@ impl App {
             clock,
             http,
             aws,
+            metrics: Sink::StandardOutput,
         };
         let app = Self::new(function, config, parts);
         let secrets = async {
@@ -252,6 +270,23 @@ impl App {
     #[must_use]
     pub fn function(&self) -> &'static str {
         self.function
+    }
+
+    /// Where the metrics of an invocation go.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// An invocation of this function that begins now. The first one has paid for the cold start.
+    #[must_use]
+    pub fn invocation(&self, request_id: String, correlation_id: String) -> Invocation {
+        Invocation {
+            request_id,
+            correlation_id,
+            function: self.function,
+            cold_start: !self.invoked.swap(true, Ordering::Relaxed),
+        }
     }
 
     /// The settings.

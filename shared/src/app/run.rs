@@ -10,7 +10,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{App, Needs};
-use crate::telemetry::{self, CallCounts, Invocation, logs};
+use crate::telemetry::metrics::End;
+use crate::telemetry::{self, CallCounts, logs};
 
 /// Serves HTTP requests as the function `function` until Lambda ends the process.
 pub fn run_http<H, F>(function: &'static str, needs: Needs, handle: H) -> ExitCode
@@ -51,15 +52,12 @@ pub async fn invoke_event<O>(
     request_id: String,
     work: impl Future<Output = Result<O, Diagnostic>>,
 ) -> (Result<O, Diagnostic>, CallCounts) {
-    let invocation = Invocation {
-        correlation_id: request_id.clone(),
-        request_id,
-        function: app.function(),
-    };
+    let invocation = app.invocation(request_id.clone(), request_id);
     telemetry::in_invocation(invocation, async {
         let started = Instant::now();
         let result = work.await;
-        let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let took = started.elapsed();
+        let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let calls = telemetry::current_calls();
         let (dynamodb, snaptrade, access, mail) = (calls.dynamodb, calls.snaptrade, calls.access, calls.mail);
         match &result {
@@ -75,6 +73,8 @@ pub async fn invoke_event<O>(
                 "failed"
             ),
         }
+        let end = if result.is_ok() { End::Done } else { End::Failed };
+        app.metrics().emit(end, took);
         result
     })
     .await

@@ -254,6 +254,7 @@ async fn every_attempt_at_the_table_is_counted() {
         request_id: "r".to_owned(),
         correlation_id: "c".to_owned(),
         function: "status",
+        cold_start: false,
     };
     let work = async { client.list_tables().send().await };
     let (result, calls) = in_invocation(invocation, work).await;

@@ -31,7 +31,8 @@ pub use problem::{Code, InputFault, Problem};
 pub use reply::Reply;
 
 use crate::app::App;
-use crate::telemetry::{self, CallCounts, Invocation, redact};
+use crate::telemetry::metrics::{self, End, Metric};
+use crate::telemetry::{self, CallCounts, redact};
 
 /// Longest body that is taken, in bytes.
 pub const MAX_BODY_BYTES: usize = 256 * 1024;
@@ -70,22 +71,16 @@ where
     let origin = cors::allowed_origin(app.config(), request.headers());
     let time_left = time_left(&request);
     let call = open_call(request, &app.config().operator_scope);
-    let invocation = Invocation {
-        request_id: call.request_id.clone(),
-        correlation_id: call.correlation_id.clone(),
-        function: app.function(),
-    };
+    let invocation = app.invocation(call.request_id.clone(), call.correlation_id.clone());
     let ids = (call.request_id.clone(), call.correlation_id.clone());
     let preflight = call.method == Method::OPTIONS;
 
     let (result, calls) = telemetry::in_invocation(invocation, async move {
         let started = Instant::now();
         let (method, route) = (call.method.clone(), call.route());
-        let user = call
-            .caller
-            .as_ref()
-            .map(|caller| redact::user(&caller.user_id))
-            .ok();
+        let caller = call.caller.as_ref().ok();
+        let tenant = caller.map(|caller| caller.tenant.to_string());
+        let user = caller.map(|caller| redact::user(&caller.user_id));
         let result = if preflight {
             Ok(Reply::empty(StatusCode::NO_CONTENT))
         } else if call.body.len() > MAX_BODY_BYTES {
@@ -94,7 +89,15 @@ where
             // Boxed, because a handler's future can be large, and each layer around it would hold it twice.
             within(time_left, Box::pin(handle(call))).await
         };
-        log(&method, route, user.as_deref(), &result, started.elapsed());
+        let ended = Ended {
+            method: &method,
+            route,
+            tenant: tenant.as_deref(),
+            user: user.as_deref(),
+            took: started.elapsed(),
+        };
+        ended.log(&result);
+        ended.measure(app, &result);
         result
     })
     .await;
@@ -120,6 +123,7 @@ async fn within(
 ) -> Result<Reply, Problem> {
     match time_left {
         Some(time_left) => tokio::time::timeout(time_left, work).await.unwrap_or_else(|_| {
+            metrics::count(Metric::Timeouts, 1);
             Err(Problem::new(Code::UpstreamTimeout).because("the invocation's time was used up"))
         }),
         None => work.await,
@@ -216,63 +220,112 @@ fn is_safe_id(id: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b"-_.:/+=@~".contains(&b))
 }
 
-/// Logs how a request ended. The caller stands there as a hash, and the path by its route, which holds no id.
-fn log(method: &Method, route: &str, user: Option<&str>, result: &Result<Reply, Problem>, took: Duration) {
-    let calls = telemetry::current_calls();
-    let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-    let method = method.as_str();
-    let (dynamodb, snaptrade, access, mail) = (calls.dynamodb, calls.snaptrade, calls.access, calls.mail);
-    let problem = match result {
-        Ok(reply) => {
-            let status = reply.status.as_u16();
-            tracing::info!(
+/// A request that has ended. The caller stands there as a hash, and the path by its route, which holds no id.
+struct Ended<'a> {
+    method: &'a Method,
+    route: &'a str,
+    tenant: Option<&'a str>,
+    user: Option<&'a str>,
+    took: Duration,
+}
+
+impl Ended<'_> {
+    /// Logs how it ended.
+    fn log(&self, result: &Result<Reply, Problem>) {
+        let calls = telemetry::current_calls();
+        let duration_ms = u64::try_from(self.took.as_millis()).unwrap_or(u64::MAX);
+        let (method, route, tenant, user) = (self.method.as_str(), self.route, self.tenant, self.user);
+        let (dynamodb, snaptrade, access, mail) = (calls.dynamodb, calls.snaptrade, calls.access, calls.mail);
+        let problem = match result {
+            Ok(reply) => {
+                let status = reply.status.as_u16();
+                tracing::info!(
+                    method,
+                    route,
+                    status,
+                    tenant,
+                    user,
+                    duration_ms,
+                    dynamodb,
+                    snaptrade,
+                    access,
+                    mail,
+                    "answered"
+                );
+                return;
+            }
+            Err(problem) => problem,
+        };
+        let (code, status) = (problem.code().as_str(), problem.code().status().as_u16());
+        let cause = problem.cause();
+        if problem.code().status().is_server_error() {
+            tracing::error!(
                 method,
                 route,
                 status,
+                code,
+                cause,
+                tenant,
                 user,
                 duration_ms,
                 dynamodb,
                 snaptrade,
                 access,
                 mail,
-                "answered"
+                "failed"
             );
-            return;
+        } else {
+            tracing::info!(
+                method,
+                route,
+                status,
+                code,
+                cause,
+                tenant,
+                user,
+                duration_ms,
+                dynamodb,
+                snaptrade,
+                access,
+                mail,
+                "refused"
+            );
         }
-        Err(problem) => problem,
-    };
-    let (code, status) = (problem.code().as_str(), problem.code().status().as_u16());
-    let cause = problem.cause();
-    if problem.code().status().is_server_error() {
-        tracing::error!(
-            method,
-            route,
-            status,
-            code,
-            cause,
-            user,
-            duration_ms,
-            dynamodb,
-            snaptrade,
-            access,
-            mail,
-            "failed"
-        );
-    } else {
-        tracing::info!(
-            method,
-            route,
-            status,
-            code,
-            cause,
-            user,
-            duration_ms,
-            dynamodb,
-            snaptrade,
-            access,
-            mail,
-            "refused"
-        );
+    }
+
+    /// Writes the line of the request's metrics.
+    fn measure(&self, app: &App, result: &Result<Reply, Problem>) {
+        let status = match result {
+            Ok(reply) => reply.status,
+            Err(problem) => problem.code().status(),
+        };
+        let code = result.as_ref().err().map(|problem| problem.code().as_str());
+        let status_text = status.as_str();
+        for (name, value) in [
+            ("method", Some(self.method.as_str())),
+            ("route", Some(self.route)),
+            ("status", Some(status_text)),
+            ("tenant", self.tenant),
+            ("user", self.user),
+            ("code", code),
+        ] {
+            if let Some(value) = value {
+                metrics::property(name, value);
+            }
+        }
+        match result.as_ref().err().map(Problem::code) {
+            Some(Code::InvalidSignature) => metrics::count(Metric::SignatureFailures, 1),
+            Some(Code::ConnectionLimitReached) => metrics::count(Metric::LimitRefusals, 1),
+            _ => {}
+        }
+        let end = if status.is_server_error() {
+            End::Failed
+        } else if status.is_client_error() {
+            End::Refused
+        } else {
+            End::Done
+        };
+        app.metrics().emit(end, self.took);
     }
 }
 

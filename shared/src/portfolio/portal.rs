@@ -24,6 +24,7 @@ use crate::snaptrade::{
     UserCredentials,
 };
 use crate::store::StoreError;
+use crate::telemetry::metrics::{self, Metric};
 
 /// Longest redirect that is taken, in characters.
 const REDIRECT_MAX_CHARS: usize = 2_048;
@@ -367,13 +368,16 @@ impl<'a> Portal<'a> {
             answer = client.login(credentials, &request).await;
         }
         match answer {
-            Ok(login) => Ok(PortalLink {
-                url: login.redirect_uri,
-                session_id: login.session_id,
-                expires_at: after(now, LOGIN_LINK_LIFETIME),
-                connection_type: request.connection_type,
-                evicted: None,
-            }),
+            Ok(login) => {
+                metrics::count(Metric::PortalLinks, 1);
+                Ok(PortalLink {
+                    url: login.redirect_uri,
+                    session_id: login.session_id,
+                    expires_at: after(now, LOGIN_LINK_LIFETIME),
+                    connection_type: request.connection_type,
+                    evicted: None,
+                })
+            }
             Err(error) => Err(match self.failed(user, error).await {
                 // Only what the caller chose can be at fault when the user and our own credentials are not.
                 PortalError::Snaptrade(error)

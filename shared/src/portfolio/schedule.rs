@@ -16,6 +16,7 @@ use crate::connections::timing::{after, between};
 use crate::connections::{Connections, Failure};
 use crate::ids::{Stem, TenantId, UserId};
 use crate::store::{self, Condition, Key, Store, StoreError, partition};
+use crate::telemetry::metrics::{self, Metric};
 
 /// How far apart the runs of the schedule are.
 pub const EVERY: Duration = Duration::from_secs(3600);
@@ -168,6 +169,9 @@ pub async fn run(app: &App, tenant: &TenantId) -> Result<ScheduleReport, Failure
     };
     tokio::join!(lane(), lane());
     let (_, report) = queue.into_inner().unwrap_or_else(PoisonError::into_inner);
+    metrics::count(Metric::RefreshedUsers, report.refreshed.into());
+    metrics::count(Metric::RefreshFailures, report.failed.into());
+    metrics::count(Metric::RefreshesLeft, report.left.into());
     Ok(report)
 }
 

@@ -21,6 +21,7 @@ use super::signature;
 use crate::clock::Clock;
 use crate::config::BaseUrl;
 use crate::secrets::Cached;
+use crate::telemetry::metrics::{self, CallEnd, Metric};
 use crate::telemetry::{Service, count_call};
 
 /// How long one sending may take, from making the connection to the last byte of the answer, when nothing else is
@@ -393,8 +394,21 @@ impl Client {
             .unwrap_or(deadline)
             .min(deadline);
         let request = self.request(call, credentials)?;
-        let secrets = secrets_of(call, credentials);
         count_call(Service::SnapTrade);
+        let answer = self.exchange(call, credentials, request, deadline).await;
+        metrics::call_ended(Service::SnapTrade, end(&answer), now.elapsed());
+        answer
+    }
+
+    /// Sends a request and reads the answer.
+    async fn exchange<T: DeserializeOwned>(
+        &self,
+        call: &Call<'_>,
+        credentials: Option<&Credentials>,
+        request: reqwest::Request,
+        deadline: Instant,
+    ) -> Result<T, Error> {
+        let secrets = secrets_of(call, credentials);
         let sending = self.shared.http.execute(request);
         let mut response = match timeout_at(deadline, sending).await {
             Ok(Ok(response)) => response,
@@ -483,6 +497,10 @@ impl Client {
             reset: number("x-ratelimit-reset").map(|seconds| Duration::from_secs(seconds.into())),
             observed_at: self.shared.clock.now(),
         };
+        if let (Some(limit @ 1..), Some(remaining)) = (rate_limit.limit, rate_limit.remaining) {
+            let used = f64::from(limit.saturating_sub(remaining)) / f64::from(limit);
+            metrics::sample(Metric::RateLimitUse, used * 100.0);
+        }
         if rate_limit.limit.is_some() || rate_limit.remaining.is_some() {
             *self
                 .shared
@@ -499,6 +517,21 @@ impl fmt::Debug for Client {
             .field("base_url", &self.shared.base_url.as_str())
             .field("policy", &self.policy)
             .finish_non_exhaustive()
+    }
+}
+
+/// How a call has ended. A refusal of what was asked for is an answer like any other.
+fn end<T>(answer: &Result<T, Error>) -> CallEnd {
+    let Err(error) = answer else {
+        return CallEnd::Answered;
+    };
+    match error.kind {
+        ErrorKind::Authentication | ErrorKind::Signature => CallEnd::Unauthorized,
+        ErrorKind::UserSecretRejected => CallEnd::SecretRejected,
+        ErrorKind::RateLimited { .. } => CallEnd::Throttled,
+        ErrorKind::Timeout => CallEnd::TimedOut,
+        ErrorKind::Outage | ErrorKind::Unreachable | ErrorKind::Malformed => CallEnd::Failed,
+        _ => CallEnd::Answered,
     }
 }
 
@@ -719,6 +752,7 @@ mod tests {
                 request_id: "r".to_owned(),
                 correlation_id: "c".to_owned(),
                 function: "test",
+                cold_start: false,
             };
             let client = server.client();
             let (users, calls) = in_invocation(invocation, client.list_users()).await;

@@ -285,6 +285,7 @@ mod tests {
             request_id: "request-1".to_owned(),
             correlation_id: "correlation-1".to_owned(),
             function: "register",
+            cold_start: false,
         };
         let work = in_invocation(invocation, async {
             tracing::info!(

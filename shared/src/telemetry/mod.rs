@@ -2,11 +2,12 @@
 //! metrics and the local stack's call counts are read from here.
 
 pub mod logs;
+pub mod metrics;
 pub mod redact;
 
 use std::future::Future;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 use tracing::Instrument;
@@ -14,9 +15,6 @@ use tracing::Instrument;
 tokio::task_local! {
     static CURRENT: Arc<Scope>;
 }
-
-/// Whether an invocation was already served by this process. The first one pays for the cold start.
-static WARM: AtomicBool = AtomicBool::new(false);
 
 /// One request or event that a function works on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +25,8 @@ pub struct Invocation {
     pub correlation_id: String,
     /// The function's name as its package has it, such as `connection-url`.
     pub function: &'static str,
+    /// Whether it is the first one of its process, which paid for the cold start.
+    pub cold_start: bool,
 }
 
 /// A service outside of the process that a call is counted for.
@@ -90,6 +90,7 @@ impl Counters {
 struct Scope {
     invocation: Invocation,
     counters: Counters,
+    measured: Mutex<metrics::Measured>,
     outer: Option<Arc<Scope>>,
 }
 
@@ -102,11 +103,12 @@ pub async fn in_invocation<F: Future>(invocation: Invocation, work: F) -> (F::Ou
         function = invocation.function,
         request_id = invocation.request_id.as_str(),
         correlation_id = invocation.correlation_id.as_str(),
-        cold_start = !WARM.swap(true, Ordering::Relaxed),
+        cold_start = invocation.cold_start,
     );
     let scope = Arc::new(Scope {
         invocation,
         counters: Counters::default(),
+        measured: Mutex::default(),
         outer: CURRENT.try_with(Arc::clone).ok(),
     });
     let output = CURRENT.scope(Arc::clone(&scope), work).instrument(span).await;
@@ -164,6 +166,7 @@ mod tests {
             request_id: request_id.to_owned(),
             correlation_id: format!("for-{request_id}"),
             function: "register",
+            cold_start: false,
         }
     }
 

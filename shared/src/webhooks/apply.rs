@@ -18,9 +18,10 @@ use crate::ids::{TenantId, UpstreamId};
 use crate::portfolio::reader::{ReadError, Reader, Subject};
 use crate::portfolio::refresh;
 use crate::portfolio::userdata::{Snapshot, UserData};
-use crate::snaptrade::webhook::Event;
+use crate::snaptrade::webhook::{Event, EventKind};
 use crate::snaptrade::{AccountId, ErrorKind};
 use crate::store::{Expression, Key, StoreError, Transaction, Write};
+use crate::telemetry::metrics::{self, Metric};
 
 /// How often an event is tried before it is given up. The stream tries again at once, so more tries would only hold up
 /// the events behind it; the schedule reads everything again anyway.
@@ -95,7 +96,10 @@ async fn apply_group(
         }
     };
     match noted {
-        Ok(()) => Applied::Done,
+        Ok(()) => {
+            measure(&pending, now);
+            Applied::Done
+        }
         Err(error) => {
             tracing::error!(%error, "it could not be noted what became of events");
             Applied::Again
@@ -140,7 +144,7 @@ async fn work_on(
     let works: Vec<(String, Work)> = pending
         .iter()
         .map(|event| {
-            let hint = Event::parse(event.body.as_bytes()).map_or(Hint::Nothing, |event| hint(&event.kind));
+            let hint = kind(event).map_or(Hint::Nothing, |kind| hint(&kind));
             (event.webhook_id.clone(), decide(&hint, upstream, user.as_ref()))
         })
         .collect();
@@ -151,7 +155,12 @@ async fn work_on(
         .collect();
     let outcome = match user {
         Some(user) if !wanted.is_empty() => {
-            Box::pin(reread(app, &connections, tenant, user, &wanted)).await?
+            let connected_at = pending
+                .iter()
+                .filter(|event| matches!(kind(event), Some(EventKind::ConnectionAdded { .. })))
+                .map(|event| event.stamped_at)
+                .max();
+            Box::pin(reread(app, &connections, tenant, user, &wanted, connected_at)).await?
         }
         _ => "ignored",
     };
@@ -173,18 +182,42 @@ async fn work_on(
         .collect())
 }
 
+/// What a stored event tells of; `None` where it cannot be read.
+fn kind(event: &StoredEvent) -> Option<EventKind> {
+    Event::parse(event.body.as_bytes()).ok().map(|event| event.kind)
+}
+
+/// Tells of events that were worked on.
+fn measure(events: &[StoredEvent], now: Timestamp) {
+    for event in events {
+        metrics::count(Metric::EventsApplied, 1);
+        let lag = now.duration_since(event.stamped_at).as_secs_f64();
+        metrics::sample(Metric::EventLag, lag.max(0.0));
+        let happened = match kind(event) {
+            Some(EventKind::ConnectionAdded { .. }) => Metric::ConnectionsMade,
+            Some(EventKind::ConnectionBroken { .. }) => Metric::ConnectionsBroken,
+            Some(EventKind::ConnectionDeleted { .. }) => Metric::ConnectionsDeleted,
+            Some(EventKind::ConnectionFailed) => Metric::ConnectionsFailed,
+            _ => continue,
+        };
+        metrics::count(happened, 1);
+    }
+}
+
 /// Whether an event is of a registration that is over.
 fn tells_of_departure(work: &Work) -> bool {
     matches!(work, Work::Ignore("no such user" | "earlier registration"))
 }
 
-/// Asks SnapTrade again for what the events are about.
+/// Asks SnapTrade again for what the events are about. `connected_at` is when one of them says that a connection was
+/// made.
 async fn reread(
     app: &App,
     connections: &Connections<'_>,
     tenant: &TenantId,
     user: UserRecord,
     wanted: &[&Work],
+    connected_at: Option<Timestamp>,
 ) -> Result<&'static str, String> {
     if wanted.contains(&&Work::Verify) {
         let removed = connections.verify(&user.user_id).await;
@@ -215,6 +248,12 @@ async fn reread(
         .snapshot(&subject.upstream, now)
         .await
         .map_err(|error| error.to_string())?;
+    if let (Some(connected), Some(visit)) = (connected_at, &snapshot.visit)
+        && connected >= visit.at
+    {
+        let took = connected.duration_since(visit.at).as_secs_f64();
+        metrics::sample(Metric::TimeToConnect, took);
+    }
     let record = snapshot.refresh.clone();
     let started = Instant::now();
     let deadline = started.checked_add(BUDGET).unwrap_or(started);
@@ -313,13 +352,17 @@ async fn give_up_or_try_again(
     let mut counts = Vec::new();
     for event in pending {
         if event.attempts.saturating_add(1) >= MAX_ATTEMPTS {
-            if let Err(error) = mark_dead(app.store(), tenant, &event.webhook_id, reason, now).await {
-                tracing::error!(%error, "an event could not be given up");
-                applied = Applied::Again;
+            match mark_dead(app.store(), tenant, &event.webhook_id, reason, now).await {
+                Ok(()) => metrics::count(Metric::DeadLetters, 1),
+                Err(error) => {
+                    tracing::error!(%error, "an event could not be given up");
+                    applied = Applied::Again;
+                }
             }
             continue;
         }
         applied = Applied::Again;
+        metrics::count(Metric::EventsPutOff, 1);
         counts.push(Write::Update {
             key: key(tenant, &event.webhook_id),
             expression: Expression {

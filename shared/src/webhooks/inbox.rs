@@ -18,6 +18,7 @@ use crate::snaptrade::Credentials;
 use crate::snaptrade::signature::canonical_text;
 use crate::snaptrade::webhook::{self, Event, Stale, WebhookError};
 use crate::store::{self, Condition, Item, Key, StoreError, partition};
+use crate::telemetry::metrics::{self, Metric};
 
 /// How long an event is kept, and so known when it comes again.
 pub const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -149,9 +150,12 @@ pub async fn receive(
         Some(after(now, KEPT)),
     )?;
     let outcome = app.store().put(item, &Condition::Absent, now).await?;
+    let duplicate = !outcome.is_made();
+    metrics::count(Metric::EventsReceived, 1);
+    metrics::count(Metric::EventsDuplicate, duplicate.into());
     Ok(Received {
         received: true,
-        duplicate: !outcome.is_made(),
+        duplicate,
     })
 }
 

@@ -25,6 +25,7 @@ mod input;
 mod large_lists;
 mod limit;
 mod logs;
+mod metrics;
 mod policies;
 mod refused_deletions;
 mod rejected_secrets;

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::super::configuration::{Mail, MailTls};
 use super::dispatch::Sending;
+use crate::telemetry::metrics::{self, CallEnd, Metric};
 use crate::telemetry::{self, Service};
 
 /// How long a connection may take to stand, and the server to reply to a command.
@@ -94,7 +95,13 @@ impl Connection {
                 smtp.auth(&[Mechanism::Plain, Mechanism::Login], &credentials),
             )
             .await
-            .map_err(|trouble| failed("the login", trouble))?;
+            .map_err(|trouble| {
+                // A reply from 500 on is the server's last word on these credentials.
+                if trouble.reply().is_some_and(|reply| reply.code >= 500) {
+                    metrics::count(Metric::AuthenticationFailures, 1);
+                }
+                failed("the login", trouble)
+            })?;
         }
         Ok(Self { smtp, usable: true })
     }
@@ -192,9 +199,15 @@ impl Connection {
             .await
             .map_err(|trouble| (Stage::Announced, trouble))?;
         telemetry::count_call(Service::Mail);
-        within(CONTENT, until, self.smtp.message(message))
-            .await
-            .map_err(|trouble| (Stage::Content, trouble))?;
+        let sent = Instant::now();
+        let handed_over = within(CONTENT, until, self.smtp.message(message)).await;
+        let end = match &handed_over {
+            Ok(_) => CallEnd::Answered,
+            Err(Trouble::Late) => CallEnd::TimedOut,
+            Err(Trouble::Smtp(_)) => CallEnd::Failed,
+        };
+        metrics::call_ended(Service::Mail, end, sent.elapsed());
+        handed_over.map_err(|trouble| (Stage::Content, trouble))?;
         Ok(())
     }
 

@@ -88,6 +88,22 @@ pub enum Refused {
     Store(#[from] StoreError),
 }
 
+impl Refused {
+    /// Whether a run could not be made or not be finished; otherwise it was refused for a reason.
+    #[must_use]
+    pub fn is_failure(&self) -> bool {
+        match self {
+            Self::OutOfTime | Self::Shop(_) | Self::Service(_) | Self::Secret(_) | Self::Store(_) => true,
+            Self::NotConfigured
+            | Self::Running { .. }
+            | Self::NotFound(_)
+            | Self::Stale
+            | Self::WritesDisabled
+            | Self::Invalid(_) => false,
+        }
+    }
+}
+
 impl From<NotKept> for Refused {
     fn from(error: NotKept) -> Self {
         match error {

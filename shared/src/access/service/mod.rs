@@ -36,6 +36,8 @@ use super::retries::{self, Answer, CallKind, Verdict};
 use super::sending::{self, Failed};
 use super::tally::{Called, Tally};
 use crate::clock::Clock;
+use crate::telemetry::Service;
+use crate::telemetry::metrics::{self, CallEnd};
 
 /// The longest answer that is read, in bytes. An API without pages may list ten thousand names at once.
 const ANSWER_BYTES: usize = 16 * 1024 * 1024;
@@ -410,7 +412,10 @@ impl AccessClient {
         let request = self.request(call)?;
         self.tally.count(call.called);
         let deadline = sending::deadline(self.api.timeout, Some(until));
-        let (answer, asked) = match self.exchange(request, deadline).await {
+        let sent = Instant::now();
+        let exchanged = self.exchange(request, deadline).await;
+        metrics::call_ended(Service::Access, end(call.kind, &exchanged), sent.elapsed());
+        let (answer, asked) = match exchanged {
             Ok(Exchanged::Answered(answer)) => return Ok(answer),
             Ok(Exchanged::Refused(answer, asked)) => (answer, asked),
             Err(Failed::NotSent) => (Answer::NotSent, None),
@@ -473,6 +478,22 @@ enum Exchanged {
     Answered(Value),
     /// Anything else, and how long it asks to wait.
     Refused(Answer, Option<Duration>),
+}
+
+/// How a call has ended, as metrics tell it.
+fn end(kind: CallKind, exchanged: &Result<Exchanged, Failed>) -> CallEnd {
+    let answer = match exchanged {
+        Ok(Exchanged::Answered(_)) => return CallEnd::Answered,
+        Ok(Exchanged::Refused(answer, _)) => *answer,
+        Err(Failed::TimedOut) => return CallEnd::TimedOut,
+        Err(_) => return CallEnd::Failed,
+    };
+    match retries::judge(kind, answer) {
+        Verdict::NoAccess => CallEnd::Unauthorized,
+        Verdict::Throttled => CallEnd::Throttled,
+        Verdict::Done | Verdict::Refused => CallEnd::Answered,
+        Verdict::Retry | Verdict::Unknown => CallEnd::Failed,
+    }
 }
 
 /// The answer in a body; an empty one is null.

@@ -34,6 +34,8 @@ use super::retries;
 use super::sending::{self, Failed};
 use super::tally::{Called, Tally};
 use super::times::{self, DayEdge, SourceTime};
+use crate::telemetry::Service;
+use crate::telemetry::metrics::{self, CallEnd};
 
 /// Rows in a chunk of a site's own list.
 const CHUNK: usize = 200;
@@ -461,7 +463,10 @@ impl ShopClient {
         let deadline = sending::deadline(self.shared.timeout, self.until);
         let request = request.try_clone().ok_or(ShopError::Unsendable)?;
         self.shared.tally.count(Called::Transactions);
-        Ok(sending::send(&self.shared.http, request, deadline).await?)
+        let sent = Instant::now();
+        let answer = sending::send(&self.shared.http, request, deadline).await;
+        metrics::call_ended(Service::Access, end(&answer), sent.elapsed());
+        Ok(answer?)
     }
 
     /// The next piece of a body. Only the wait for it counts: whoever reads the list takes time between two pieces.
@@ -516,6 +521,20 @@ fn is_missing(status: u16, body: &[u8]) -> bool {
     };
     let has_status = fields::at(&error, "data.status").is_some();
     code != "rest_no_route" && (status != 500 || !has_status)
+}
+
+/// How a call has ended, as far as the beginning of its answer tells.
+fn end(answer: &Result<Response, Failed>) -> CallEnd {
+    match answer {
+        Ok(response) => match response.status().as_u16() {
+            401 | 403 => CallEnd::Unauthorized,
+            429 | 503 => CallEnd::Throttled,
+            500.. => CallEnd::Failed,
+            _ => CallEnd::Answered,
+        },
+        Err(Failed::TimedOut) => CallEnd::TimedOut,
+        Err(_) => CallEnd::Failed,
+    }
 }
 
 /// The error of an answer that is no success.

@@ -23,7 +23,8 @@ use super::vanishing::Vanishing;
 use crate::app::App;
 use crate::config::Policy;
 use crate::ids::{Stem, TenantId, UpstreamId, UserId};
-use crate::store::StoreError;
+use crate::store::{Key, StoreError};
+use crate::telemetry::metrics::{self, Metric};
 
 /// How often a change is decided anew when others were faster.
 const MAX_TRIES: u32 = 4;
@@ -100,7 +101,31 @@ impl<'a> Connections<'a> {
             counts: config.counts,
             policy: config.policy,
         };
-        Ok(self.runner.run(Registration::new(wish, self.author())).await??)
+        let granted = self.runner.run(Registration::new(wish, self.author())).await??;
+        let (eviction, in_use) = match &granted {
+            Granted::Registered {
+                created,
+                eviction,
+                in_use,
+                ..
+            } => {
+                metrics::count(Metric::Registrations, u64::from(*created));
+                (eviction, *in_use)
+            }
+            Granted::Held {
+                until,
+                eviction,
+                in_use,
+            } => {
+                metrics::count(Metric::Holds, u64::from(until.is_some()));
+                (eviction, *in_use)
+            }
+        };
+        if let Some(eviction) = eviction {
+            metrics::eviction(eviction.reason.as_str());
+        }
+        metrics::places(in_use, config.limit);
+        Ok(granted)
     }
 
     fn evicted(&self, eviction: Option<Eviction>) -> Option<Evicted> {
@@ -360,9 +385,49 @@ impl<'a> Connections<'a> {
     /// [`Failure::NotSynced`], [`Failure::Store`].
     pub async fn sync(&self) -> Result<Synced, Failure> {
         let config = self.app.config();
-        Ok(self
+        let ran = self
             .runner
             .run(Sync::new(self.author(), config.limit, config.counts))
-            .await??)
+            .await?;
+        match &ran {
+            Ok(synced) => self.measure(synced).await,
+            Err(NotSynced::Running { .. }) => {}
+            Err(NotSynced::Snaptrade(_) | NotSynced::Busy) => metrics::count(Metric::SyncFailures, 1),
+        }
+        Ok(ran?)
+    }
+
+    /// Tells what a run of the sync did and how things stand after it. How full the places are is read for that; where
+    /// it cannot be, it is not told.
+    async fn measure(&self, synced: &Synced) {
+        metrics::count(Metric::Syncs, 1);
+        metrics::count(Metric::SyncAdded, synced.added.into());
+        metrics::count(Metric::SyncRemoved, synced.removed.into());
+        metrics::count(Metric::SyncRepaired, synced.repaired.into());
+        let difference = synced.upstream_count.abs_diff(synced.tracked_count);
+        metrics::level(Metric::SyncDifference, difference.into());
+        let names = self.runner.names();
+        let (slots, record) = (names.slots(), names.sync());
+        let now = self.runner.now();
+        let Ok(items) = self
+            .app
+            .store()
+            .get_all(&[slots.clone(), record.clone()], now)
+            .await
+        else {
+            return;
+        };
+        for item in items {
+            let key = Key::of(&item);
+            if key == slots
+                && let Ok(slots) = storage::slots(&item)
+            {
+                metrics::places(standing::taken(&slots, now), self.limit());
+            } else if key == record
+                && let Ok(record) = storage::sync_record(&item)
+            {
+                metrics::level(Metric::ActiveConnections, record.connections.into());
+            }
+        }
     }
 }

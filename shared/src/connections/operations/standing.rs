@@ -17,6 +17,7 @@ use crate::connections::records::{
 use crate::connections::timing;
 use crate::ids::{UpstreamId, UserId};
 use crate::store::{self, Key};
+use crate::telemetry::metrics::{self, Metric};
 
 /// How the limit stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -142,6 +143,8 @@ impl Connections<'_> {
                 .map_or(users, |comparison| comparison.upstream_count),
         };
         let limit = self.limit();
+        metrics::places(in_use, limit);
+        metrics::level(Metric::ActiveConnections, connections.into());
         let held_until = entry
             .user
             .as_ref()

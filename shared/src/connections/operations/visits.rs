@@ -14,6 +14,7 @@ use crate::connections::registration::Refusal;
 use crate::connections::runner::NoSecret;
 use crate::ids::{Stem, UpstreamId, UserId};
 use crate::snaptrade::ConnectionId;
+use crate::telemetry::metrics::{self, Metric};
 
 impl Connections<'_> {
     /// Whether connections count against the limit, rather than users.
@@ -40,7 +41,18 @@ impl Connections<'_> {
             .collect();
         let wanted = Wanted::Link { reconnect, detail };
         let admission = Admission::new(self.visit_wish(user, wanted), Some(entry), self.author());
-        Ok(self.runner.run(admission).await?)
+        let admitted = self.runner.run(admission).await?;
+        if let Ok(admitted) = &admitted {
+            self.measure_visit(admitted);
+        }
+        Ok(admitted)
+    }
+
+    fn measure_visit(&self, admitted: &Admitted) {
+        if let Some(eviction) = &admitted.eviction {
+            metrics::eviction(eviction.reason.as_str());
+        }
+        metrics::places(admitted.in_use, self.limit());
     }
 
     fn visit_wish(&self, user: &UserId, wanted: Wanted) -> VisitWish {
@@ -73,6 +85,8 @@ impl Connections<'_> {
             Err(NotAdmitted::SecretRejected) => return Err(Failure::SecretRejected),
             Err(NotAdmitted::NoSuchConnection) => return Err(Refusal::Busy.into()),
         };
+        self.measure_visit(&admitted);
+        metrics::count(Metric::Holds, u64::from(admitted.place.is_some()));
         Ok(Held {
             success: true,
             held_until: admitted.place.map(|place| place.until),
@@ -95,6 +109,7 @@ impl Connections<'_> {
             Err(NotAdmitted::Refused(refusal)) => return Err(refusal.into()),
             Err(_) => return Err(Refusal::Busy.into()),
         };
+        self.measure_visit(&admitted);
         Ok(RoomMade {
             slots: Places {
                 in_use: self.places_taken().await?,
