@@ -11,14 +11,17 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use berth::access::AccessSync;
+use berth::access::books::{Books, Saving};
 use berth::access::configuration::{Discord, Mail, MailTls};
-use berth::access::ids::PersonId;
+use berth::access::customer::Customer;
+use berth::access::ids::{PersonId, ScriptId, TransactionId};
 use berth::access::mail::dispatch::LEASE;
 use berth::access::mail::{Digest, Notice, Sent, UnknownName, notice, send_due, to_operator, unless_there};
+use berth::access::progress::Event;
 use berth::app::App;
 use berth::clock::Clock;
 use berth::ids::TenantId;
-use berth::store::{Condition, Item, Key, Transaction, Write};
+use berth::store::{Condition, Key, Transaction, Write};
 use berth::telemetry::{Invocation, in_invocation, new_id};
 use berth_local::{Fault, Options, Stack};
 use serde_json::{Value, json};
@@ -64,9 +67,47 @@ impl Outbox {
         assert!(made.unwrap().is_made());
     }
 
-    async fn put(&self, unknown: UnknownName) {
+    fn books(&self) -> Books {
+        let (store, now) = (self.app.store().clone(), self.clock().now());
+        Books::new(store, tenant(), "mail-test", now)
+    }
+
+    /// The customer wrote a name that TradingView does not know, under a purchase for each of these scripts.
+    async fn put_for(&self, unknown: UnknownName, scripts: &[&str]) {
+        let before = self.books().customer(unknown.person).await.unwrap();
+        let mut after = before.clone().unwrap_or_else(|| Customer::new(unknown.person));
+        after.email.clone_from(&unknown.to);
+        after.written.clone_from(&unknown.written);
+        for script in scripts {
+            let holding = after.scripts.entry(ScriptId::new(*script)).or_default();
+            let bought = TransactionId::parse("1").unwrap();
+            holding.advance(&bought, &Event::NameUnknown, self.clock().now());
+        }
         let notice = notice(&tenant(), &Notice::UnknownName(unknown), self.clock().now()).unwrap();
-        self.transact(vec![unless_there(notice)]).await;
+        let saving = Saving {
+            before,
+            after,
+            events: Vec::new(),
+            notices: vec![unless_there(notice)],
+        };
+        self.books().save(vec![saving]).await.unwrap();
+    }
+
+    async fn put(&self, unknown: UnknownName) {
+        self.put_for(unknown, &["S1"]).await;
+    }
+
+    async fn change(&self, person: u64, change: impl Fn(&mut Customer)) {
+        let before = self.books().customer(PersonId(person)).await.unwrap();
+        let mut after = before.clone().unwrap();
+        change(&mut after);
+        let saving = Saving {
+            before,
+            after,
+            events: Vec::new(),
+            notices: Vec::new(),
+        };
+        self.books().save(vec![saving]).await.unwrap();
     }
 
     async fn send_with(&self, mail: Option<&Mail>, discord: Option<&Discord>) -> Sent {
@@ -125,7 +166,6 @@ fn unknown(person: u64) -> UnknownName {
         called: "Ada".to_owned(),
         written: "adda".to_owned(),
         suggestions: vec!["Ada".to_owned(), "ada_l".to_owned()],
-        only_while: None,
     }
 }
 
@@ -356,33 +396,23 @@ async fn a_letter_is_settled_though_the_table_fails_or_loses_its_answer() {
 }
 
 #[tokio::test]
-async fn reminders_come_after_three_and_ten_days_while_the_review_is_open() {
+async fn reminders_come_after_three_and_ten_days_while_a_review_of_the_name_is_open() {
     let post = Outbox::start().await;
-    let reviews = [7, 8].map(|person: u64| Key::new(format!("post#PERSON#{person}"), "REVIEW"));
-    for (person, review) in [7, 8].into_iter().zip(&reviews) {
-        let unknown = UnknownName {
-            only_while: Some(review.clone()),
-            ..unknown(person)
-        };
-        let notice = notice(&tenant(), &Notice::UnknownName(unknown), post.clock().now()).unwrap();
-        let item: Item = review.to_item();
-        let condition = Condition::Absent;
-        post.transact(vec![unless_there(notice), Write::Put { item, condition }])
-            .await;
+    for person in [7, 8] {
+        post.put_for(unknown(person), &["S1", "S2"]).await;
     }
     assert_eq!(post.send().await, sent(2));
     post.clock().advance(2 * DAY);
     assert_eq!(post.send().await, sent(0));
+    // The first of two reviews is dismissed, and the other one waits for the name all the same.
+    post.change(8, |customer| {
+        customer.scripts.remove(&ScriptId::new("S1"));
+    })
+    .await;
     post.clock().advance(DAY + 60);
     assert_eq!(post.send().await, sent(2));
 
-    let now = post.clock().now();
-    let gone = post
-        .app
-        .store()
-        .delete(&reviews[0], &Condition::Always, now)
-        .await;
-    assert!(gone.unwrap().is_made());
+    post.change(7, |customer| customer.scripts.clear()).await;
     post.clock().advance(7 * DAY);
     assert_eq!(post.send().await, sent(1));
     post.clock().advance(60 * DAY);
@@ -391,6 +421,24 @@ async fn reminders_come_after_three_and_ten_days_while_the_review_is_open() {
     assert_eq!(last["to"], "customer8@example.com");
     assert!(last["text"].as_str().unwrap().contains("last reminder"));
     assert_eq!(post.mails().await.len(), 5);
+}
+
+#[tokio::test]
+async fn a_reminder_goes_to_the_present_address_and_not_after_another_name_was_written() {
+    let post = Outbox::start().await;
+    for person in [7, 8] {
+        post.put(unknown(person)).await;
+    }
+    assert_eq!(post.send().await, sent(2));
+    post.change(7, |customer| customer.email = "ada@example.org".to_owned())
+        .await;
+    // What waits now waits for another name than the letter is about.
+    post.change(8, |customer| customer.written = "addda".to_owned())
+        .await;
+    post.clock().advance(3 * DAY);
+    assert_eq!(post.send().await, sent(1));
+    let last = post.mails().await.pop().unwrap();
+    assert_eq!(last["to"], "ada@example.org");
 }
 
 #[tokio::test]

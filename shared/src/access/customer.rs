@@ -55,6 +55,9 @@ pub struct Customer {
     /// The end of the chain of audit entries.
     #[serde(default)]
     pub audit: ChainEnd,
+    /// In how many items beside the first it stands in the table.
+    #[serde(skip)]
+    pub parts: u64,
 }
 
 /// An operator's correction of a name. It holds until the customer writes something else.
@@ -190,6 +193,7 @@ impl Customer {
             blocked: false,
             scripts: BTreeMap::new(),
             audit: ChainEnd::default(),
+            parts: 0,
         }
     }
 
@@ -209,6 +213,28 @@ impl Customer {
     pub fn canonical(&self) -> Option<&Username> {
         let wanted = self.wanted().ok()?;
         self.name.as_ref().filter(|name| name.is_same(&wanted))
+    }
+
+    /// Whether something that was bought waits for another name than the one that the customer wrote as `written`.
+    #[must_use]
+    pub fn waits_for_other_name_than(&self, written: &str) -> bool {
+        let is_present = self.written.trim().to_lowercase() == written.trim().to_lowercase();
+        let waits = |progress: &Progress| {
+            matches!(
+                progress.state,
+                State::ManualReview {
+                    reason: ReviewReason::InvalidUsername,
+                    ..
+                } | State::ReviewExpired {
+                    reason: ReviewReason::InvalidUsername,
+                }
+            )
+        };
+        let mut states = self
+            .scripts
+            .values()
+            .flat_map(|holding| holding.progress.values());
+        is_present && states.any(waits)
     }
 
     /// Takes a row of the shop and says what it changed, for each script that it is about; of a row that is about none,

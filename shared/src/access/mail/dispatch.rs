@@ -36,7 +36,7 @@ const DIGEST_KEPT: Duration = Duration::from_secs(7 * 86_400);
 pub enum Way {
     /// By mail.
     Mail {
-        /// To this address, as it was given.
+        /// To this address, as it was given; a customer's is looked up anew for each letter.
         to: String,
     },
     /// To the operator's channel at Discord.
@@ -55,8 +55,6 @@ pub struct Dispatch {
     pub way: Option<Way>,
     /// The customer it is about, while there is another letter.
     pub person: Option<PersonId>,
-    /// The item, by its two keys, while which exists the letters are worth sending.
-    pub only_while: Option<(String, String)>,
     /// When the notice was put in.
     pub put_at: Timestamp,
     /// When the next letter is due, or when the sender that took it has certainly ended.
@@ -109,13 +107,12 @@ pub enum Sending {
 impl Dispatch {
     /// A notice that is put in now, and whose first letter is due at once.
     #[must_use]
-    pub fn new(letter: Letter, way: Way, only_while: Option<(String, String)>, now: Timestamp) -> Self {
+    pub fn new(letter: Letter, way: Way, now: Timestamp) -> Self {
         Self {
             rev: 1,
             letter: Some(letter),
             way: Some(way),
             person: None,
-            only_while,
             put_at: now,
             due_at: now,
             taken_by: None,
@@ -272,16 +269,11 @@ mod tests {
         let way = Way::Mail {
             to: "ada@example.com".to_owned(),
         };
-        Dispatch::new(letter, way, None, now())
+        Dispatch::new(letter, way, now())
     }
 
     fn digest() -> Dispatch {
-        Dispatch::new(
-            Letter::Digest(Digest::new("run", now())),
-            Way::Discord,
-            None,
-            now(),
-        )
+        Dispatch::new(Letter::Digest(Digest::new("run", now())), Way::Discord, now())
     }
 
     fn taken(dispatch: &Dispatch, at: Timestamp) -> Dispatch {

@@ -53,8 +53,6 @@ pub struct UnknownName {
     pub written: String,
     /// Names that exist and begin alike.
     pub suggestions: Vec<String>,
-    /// The item, such as the review, while which exists letter and reminders are worth sending.
-    pub only_while: Option<Key>,
 }
 
 /// The item that tells the sender of a notice. Put in with [`unless_there`], it is sent once however often it is
@@ -76,27 +74,21 @@ pub fn notice(tenant: &TenantId, notice: &Notice, now: Timestamp) -> Result<(Key
             let way = Way::Mail {
                 to: unknown.to.clone(),
             };
-            let only_while = unknown.only_while.clone().map(|key| (key.pk, key.sk));
             (
                 key(tenant, [&person, "invalid_username", &value, "invalid_username"]),
                 Dispatch {
                     person: Some(unknown.person),
-                    ..Dispatch::new(letter, way, only_while, now)
+                    ..Dispatch::new(letter, way, now)
                 },
             )
         }
         Notice::OperatorMail { to, digest } => (
             key(tenant, ["operator", "digest", &digest.cause, "mail"]),
-            Dispatch::new(
-                Letter::Digest(digest.clone()),
-                Way::Mail { to: to.clone() },
-                None,
-                now,
-            ),
+            Dispatch::new(Letter::Digest(digest.clone()), Way::Mail { to: to.clone() }, now),
         ),
         Notice::OperatorPost(digest) => (
             key(tenant, ["operator", "digest", &digest.cause, "discord"]),
-            Dispatch::new(Letter::Digest(digest.clone()), Way::Discord, None, now),
+            Dispatch::new(Letter::Digest(digest.clone()), Way::Discord, now),
         ),
     };
     let item = item(tenant, &key, &dispatch)?;
@@ -204,7 +196,6 @@ mod tests {
             called: "Ada".to_owned(),
             written: written.to_owned(),
             suggestions: Vec::new(),
-            only_while: None,
         }
     }
 

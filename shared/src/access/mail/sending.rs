@@ -12,7 +12,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use super::super::books::Books;
 use super::super::configuration::{Discord, Mail};
+use super::super::ids::PersonId;
 use super::super::records::sortable;
 use super::dispatch::{Dispatch, Ended, Sending, Way};
 use super::letters::{Digest, Entry, EntryKind, Letter};
@@ -20,7 +22,7 @@ use super::smtp::Connection;
 use super::{discord, message, outbox};
 use crate::clock::Clock;
 use crate::ids::TenantId;
-use crate::store::{self, Condition, Item, Key, Store, StoreError, Transaction};
+use crate::store::{self, Condition, Key, Store, StoreError, Transaction};
 use crate::telemetry;
 
 /// How many connections to the mail server are used at once.
@@ -121,7 +123,7 @@ impl Sender<'_> {
         let partition = outbox::due(self.tenant);
         let mut seen = HashSet::new();
         let mut start = None;
-        loop {
+        while !self.is_over() {
             let now = self.clock.now();
             let by_now = sortable(now);
             let page = self
@@ -157,33 +159,41 @@ impl Sender<'_> {
                 ended?;
             }
             start = page.next;
-            if start.is_none() || self.is_over() {
-                return Ok(());
+            if start.is_none() {
+                break;
             }
         }
+        Ok(())
     }
 
-    /// Of the letters that are due those that are still worth sending; the others are ended.
+    /// Of the letters that are due those that are still worth sending, each to where it goes now; the others are ended.
     async fn worth_sending(
         &self,
         due: Vec<(Key, Dispatch)>,
         now: Timestamp,
     ) -> Result<Vec<(Key, Dispatch)>, StoreError> {
-        let causes: Vec<Key> = due.iter().filter_map(|(_, dispatch)| cause(dispatch)).collect();
-        let there: HashSet<Key> = match causes.as_slice() {
-            [] => HashSet::new(),
-            causes => {
-                let items: Vec<Item> = self.store.get_all(causes, now).await?;
-                items.iter().map(Key::of).collect()
-            }
-        };
+        let books = Books::new(self.store.clone(), self.tenant.clone(), "mail", now);
+        let about: HashSet<PersonId> = due.iter().filter_map(|(_, dispatch)| dispatch.person).collect();
+        let customers = books.customers(about).await?;
         let mut worth = Vec::with_capacity(due.len());
-        for (key, dispatch) in due {
+        for (key, mut dispatch) in due {
+            let customer = dispatch.person.and_then(|person| customers.get(&person));
+            let is_over = match &dispatch.letter {
+                Some(Letter::UnknownName { written, .. }) => {
+                    customer.is_none_or(|customer| !customer.waits_for_other_name_than(written))
+                }
+                Some(Letter::Digest(_)) | None => false,
+            };
             let ended = if dispatch.is_stale(now) {
                 Ended::Stale
-            } else if cause(&dispatch).is_some_and(|cause| !there.contains(&cause)) {
+            } else if is_over {
                 Ended::Settled
             } else {
+                if let Some(customer) = customer {
+                    dispatch.way = Some(Way::Mail {
+                        to: customer.email.clone(),
+                    });
+                }
                 worth.push((key, dispatch));
                 continue;
             };
@@ -411,12 +421,6 @@ struct Ready {
     to: lettre::Address,
     copies: Vec<lettre::Address>,
     message: Vec<u8>,
-}
-
-/// The item while which exists a letter is worth sending.
-fn cause(dispatch: &Dispatch) -> Option<Key> {
-    let (pk, sk) = dispatch.only_while.as_ref()?;
-    Some(Key::new(pk.clone(), sk.clone()))
 }
 
 /// A random share of one.

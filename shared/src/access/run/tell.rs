@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use jiff::tz::TimeZone;
+use tokio::time::Instant;
 
 use super::{Refused, Run, later};
 use crate::access::customer::Customer;
@@ -38,7 +39,6 @@ impl Run<'_> {
                     called: after.display_name.clone(),
                     written: after.written.clone(),
                     suggestions: item.suggestions.clone(),
-                    only_while: Some(self.books.names().open(after.person, &id)),
                 });
                 let (key, item) = notice(&self.tenant, &letter, self.now)?;
                 // Several purchases under one wrong name are one cause, which a transaction can write only once.
@@ -56,6 +56,10 @@ impl Run<'_> {
         let now = self.now;
         let too_long = |item: &OpenItem| !item.expired && later(item.created_at, REVIEW_KEPT) <= now;
         for item in waiting.into_iter().filter(too_long) {
+            // Those beyond are noted by the next run.
+            if Instant::now() >= self.until {
+                break;
+            }
             let Some(before) = self.books.customer(item.person).await? else {
                 continue;
             };
