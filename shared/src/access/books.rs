@@ -4,7 +4,9 @@
 //! A dry run writes into memory instead, and so sees what it would have written.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::{SignedDuration, Timestamp};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -16,11 +18,12 @@ use super::ledger::Baseline;
 use super::plan::{Plan, PlannedAction};
 use super::records::{
     Bucket, Claimant, Hint, NameBook, Names, OpenItem, OpenKind, Payment, Position, Registered, RunRecord,
-    bucket, person_of, sortable,
+    bucket, due_person, person_of, sortable,
 };
 use crate::ids::TenantId;
 use crate::store::{
-    Condition, IndexKey, Item, Key, Outcome, Store, StoreError, Transaction, Write, from_item, to_item,
+    Condition, Expression, IndexKey, Item, Key, Outcome, Store, StoreError, Transaction, Write, from_item,
+    to_item,
 };
 use crate::telemetry::new_id;
 
@@ -29,6 +32,15 @@ const MOST_WRITES: usize = 100;
 
 /// Most bytes of documents that are written together. DynamoDB takes 4 MB, keys and all else included.
 const MOST_BYTES: usize = 3_000_000;
+
+/// Most bytes of a document in one item. DynamoDB takes 400 KB, keys and all else included.
+const PART_BYTES: usize = 350_000;
+
+/// How often a customer in several items is read before it is said that there is no reading it.
+const MOST_READS: u32 = 20;
+
+/// How long is waited before that.
+const READ_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// How long a plan may wait for approval.
 const PLAN_KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
@@ -44,34 +56,62 @@ struct PlanPart {
 
 /// A record as one text, which costs DynamoDB, and everybody on the way to it, far less than a tree of attributes does.
 /// What the table itself looks at stands beside it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Document {
     /// The revision that the next write depends on.
     rev: u64,
     /// How many transactions wait to be tried again.
     #[serde(default)]
     retries: u64,
-    /// The record, as JSON.
+    /// In how many items beside this one the rest of the record stands, each of which has this revision.
+    #[serde(default)]
+    parts: u64,
+    /// The record, as JSON, or a part of it.
     document: String,
 }
 
 impl Document {
-    fn of(record: &impl Serialize, rev: u64, retries: u64) -> Self {
+    fn of(record: &impl Serialize) -> Self {
+        Self::part(0, json(record))
+    }
+
+    fn part(rev: u64, document: String) -> Self {
         Self {
             rev,
-            retries,
-            // Texts, numbers and times can always be written as JSON.
-            document: serde_json::to_string(record).unwrap_or_default(),
+            retries: 0,
+            parts: 0,
+            document,
         }
     }
 
     fn read<T: DeserializeOwned>(item: &Item) -> Result<T, StoreError> {
         let stored: Self = from_item(item)?;
-        serde_json::from_str(&stored.document).map_err(|error| StoreError::Malformed {
-            key: Key::of(item).to_string(),
+        stored.parse(&Key::of(item))
+    }
+
+    fn parse<T: DeserializeOwned>(&self, key: &Key) -> Result<T, StoreError> {
+        serde_json::from_str(&self.document).map_err(|error| StoreError::Malformed {
+            key: key.to_string(),
             reason: error.to_string(),
         })
     }
+}
+
+fn json(record: &impl Serialize) -> String {
+    // Texts, numbers and times can always be written as JSON.
+    serde_json::to_string(record).unwrap_or_default()
+}
+
+/// A text in pieces of at most so many bytes; one, perhaps empty, where it is short.
+fn pieces(text: &str, most: usize) -> Vec<&str> {
+    let (mut pieces, mut rest) = (Vec::new(), text);
+    while rest.len() > most {
+        let (piece, after) = rest.split_at(rest.floor_char_boundary(most));
+        pieces.push(piece);
+        rest = after;
+    }
+    pieces.push(rest);
+    pieces
 }
 
 /// Why something could not be written.
@@ -217,10 +257,51 @@ impl Books {
             }
         }
         for item in self.store.get_all(&keys, self.now).await? {
-            let customer: Customer = Document::read(&item)?;
-            found.insert(customer.person, customer);
+            let key = Key::of(&item);
+            let head: Document = from_item(&item)?;
+            if let Some(customer) = self.whole(key, head).await? {
+                found.insert(customer.person, customer);
+            }
         }
         Ok(found)
+    }
+
+    /// The customer whose document begins with `head`. Nearly everybody's ends with it, too, and costs no other read.
+    async fn whole(&self, key: Key, mut head: Document) -> Result<Option<Customer>, StoreError> {
+        for _ in 0..MOST_READS {
+            let keys: Vec<Key> = (1..=head.parts)
+                .map(|number| self.names.customer_part(&key, number))
+                .collect();
+            let mut texts = vec![String::new(); keys.len()];
+            if !keys.is_empty() {
+                for item in self.store.get_all(&keys, self.now).await? {
+                    let own = Key::of(&item);
+                    let part: Document = from_item(&item)?;
+                    let place = keys.iter().position(|key| *key == own);
+                    let text = place.and_then(|place| texts.get_mut(place));
+                    if let Some(text) = text.filter(|_| part.rev == head.rev) {
+                        *text = part.document;
+                    }
+                }
+            }
+            if texts.iter().all(|text| !text.is_empty()) {
+                head.document.extend(texts);
+                let customer: Customer = head.parse(&key)?;
+                return Ok(Some(Customer {
+                    parts: head.parts,
+                    ..customer
+                }));
+            }
+            // The customer was written between the two reads.
+            tokio::time::sleep(READ_AGAIN_AFTER).await;
+            match self.store.get(&key, self.now).await? {
+                Some(item) => head = from_item(&item)?,
+                None => return Ok(None),
+            }
+        }
+        Err(StoreError::Unavailable(
+            "a customer is written again and again while it is read".to_owned(),
+        ))
     }
 
     /// One customer.
@@ -231,7 +312,7 @@ impl Books {
         Ok(self.customers([person]).await?.remove(&person))
     }
 
-    /// Customers with something to do by now, with where the next of them begin.
+    /// Who has something to do by now, with where the next of them begin.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -239,7 +320,7 @@ impl Books {
         &self,
         limit: i32,
         start: Option<Item>,
-    ) -> Result<(Vec<Customer>, Option<Item>), StoreError> {
+    ) -> Result<(Vec<PersonId>, Option<Item>), StoreError> {
         let to = format!("{}~", sortable(self.now));
         let page = (self.store)
             .index_range(
@@ -250,8 +331,8 @@ impl Books {
                 self.now,
             )
             .await?;
-        let customers = page.items.iter().map(Document::read).collect::<Result<_, _>>()?;
-        Ok((customers, page.next))
+        let persons = page.items.iter().filter_map(due_person);
+        Ok((persons.collect(), page.next))
     }
 
     /// Writes customers with all that belongs to the change, and gives them back as they stand there now.
@@ -300,20 +381,38 @@ impl Books {
             Some(before) => Condition::Revision(before.rev),
             None => Condition::Absent,
         };
-        let customer = &saving.after;
-        let item = to_item(
-            &self.names.customer(person),
-            &Document::of(customer, customer.rev, customer.retries()),
-            self.names.due_index(customer).as_ref(),
-            None,
-        )?;
+        let customer = &mut saving.after;
+        let key = self.names.customer(person);
+        let text = json(customer);
+        let mut texts = pieces(&text, PART_BYTES).into_iter();
+        let had_parts = customer.parts;
+        customer.parts = u64::try_from(texts.len().saturating_sub(1)).unwrap_or(u64::MAX);
+        let head = Document {
+            retries: customer.retries(),
+            parts: customer.parts,
+            ..Document::part(customer.rev, texts.next().unwrap_or_default().to_owned())
+        };
+        let item = to_item(&key, &head, self.names.due_index(customer).as_ref(), None)?;
         group.push(Write::Put { item, condition }, false);
+        // Whoever writes the head owns the parts, so that they need no condition of their own.
+        let condition = Condition::Always;
+        for (number, text) in (1..).zip(texts) {
+            let part = Document::part(customer.rev, text.to_owned());
+            let item = to_item(&self.names.customer_part(&key, number), &part, None, None)?;
+            let condition = condition.clone();
+            group.push(Write::Put { item, condition }, false);
+        }
+        for number in customer.parts.saturating_add(1)..=had_parts {
+            let key = self.names.customer_part(&key, number);
+            let condition = condition.clone();
+            group.push(Write::Delete { key, condition }, false);
+        }
         if let Some(entry) = audit {
             let item = to_item(&self.names.audit(person, entry.number), &entry, None, None)?;
             let condition = Condition::Absent;
             group.push(Write::Put { item, condition }, false);
         }
-        let condition = Condition::Always;
+        group.bound = group.writes.len();
         let was_open = saving
             .before
             .as_ref()
@@ -605,7 +704,7 @@ impl Books {
                 gsi1pk: self.names.registers(),
                 gsi1sk: name.clone(),
             };
-            let document = Document::of(&bucket, 0, 0);
+            let document = Document::of(&bucket);
             let item = to_item(&self.names.register(&name), &document, Some(&index), None)?;
             let condition = Condition::Always;
             group.push(Write::Put { item, condition }, false);
@@ -744,12 +843,9 @@ impl Books {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn hints(&self) -> Result<Vec<TransactionId>, StoreError> {
+    pub async fn hints(&self) -> Result<Vec<Hint>, StoreError> {
         let items = self.store.partition(&self.names.hints(), self.now).await?;
-        items
-            .iter()
-            .map(|item| Ok(from_item::<Hint>(item)?.transaction))
-            .collect()
+        items.iter().map(from_item).collect()
     }
 
     /// Notes that the shop said that a transaction has changed.
@@ -760,24 +856,33 @@ impl Books {
         let hint = Hint {
             transaction: transaction.clone(),
             at: self.now,
+            id: new_id(),
         };
         let item = to_item(&self.names.hint(transaction), &hint, None, None)?;
         self.store.put(item, &Condition::Always, self.now).await?;
         Ok(())
     }
 
-    /// Forgets hints that were followed.
+    /// Forgets hints that were followed. One that has come about the same transaction since stays: what it is about may
+    /// have changed after it was read.
     ///
     /// # Errors
     /// [`NotKept`].
-    pub async fn drop_hints(&self, transactions: &[TransactionId]) -> Result<(), NotKept> {
+    pub async fn drop_hints(&self, hints: &[Hint]) -> Result<(), NotKept> {
         if self.is_dry() {
             return Ok(());
         }
-        for transaction in transactions {
-            self.store
-                .delete(&self.names.hint(transaction), &Condition::Always, self.now)
-                .await?;
+        for hint in hints {
+            let same = Expression {
+                condition: "#id = :id".to_owned(),
+                names: HashMap::from([("#id".to_owned(), "id".to_owned())]),
+                values: HashMap::from([(":id".to_owned(), AttributeValue::S(hint.id.clone()))]),
+                ..Expression::default()
+            };
+            let key = self.names.hint(&hint.transaction);
+            let condition = Condition::Expression(same);
+            // A later one stands in the way, which is as it should be.
+            let _stays = self.store.delete(&key, &condition, self.now).await?;
         }
         Ok(())
     }
@@ -907,6 +1012,8 @@ impl AuditEntry {
 struct Group {
     writes: Vec<Write>,
     may_be_there: Vec<bool>,
+    /// How many of the first are never written without each other.
+    bound: usize,
 }
 
 impl Group {
@@ -916,6 +1023,9 @@ impl Group {
     }
 
     fn append(&mut self, mut other: Self) {
+        if self.writes.is_empty() {
+            self.bound = other.bound;
+        }
         self.writes.append(&mut other.writes);
         self.may_be_there.append(&mut other.may_be_there);
     }
@@ -929,13 +1039,14 @@ impl Group {
         self.writes.iter().filter_map(document).sum()
     }
 
-    /// Takes as many writes from the end as DynamoDB makes together. The customer and the
-    /// audit entry, which are the first, stay.
+    /// Takes as many writes from the end as DynamoDB makes together. The customer and the audit entry, which are the
+    /// first, stay.
     fn split_off_derived(&mut self) -> Self {
-        let at = self.writes.len().saturating_sub(MOST_WRITES).max(2);
+        let at = self.writes.len().saturating_sub(MOST_WRITES).max(self.bound);
         Self {
             writes: self.writes.split_off(at),
             may_be_there: self.may_be_there.split_off(at),
+            bound: 0,
         }
     }
 

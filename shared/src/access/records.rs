@@ -3,6 +3,7 @@
 //! | partition | sort key | what |
 //! |---|---|---|
 //! | `PERSON#<id>` | `CUSTOMER` | a [`Customer`]; in the index `ACCESSDUE` while something is to be done |
+//! | `PERSON#<id>` | `CUSTOMER#<n>` | the rest of a [`Customer`] that does not fit into one item |
 //! | `PERSON#<id>` | `AUDIT#<n>` | the chain of what happened to the customer |
 //! | `PERSON#<id>` | `OPEN#<id>` | an [`OpenItem`] that waits for a person, in the index `ACCESSOPEN#<kind>` |
 //! | `NAME#<key>` | `CLAIM#<person>` | who uses a name and until when, in the index `ACCESSLIVE` |
@@ -27,9 +28,10 @@ use super::ids::{PersonId, ScriptId, TransactionId};
 use super::ledger::Baseline;
 use super::names::Username;
 use super::progress::State;
+use super::report::Open;
 use super::shop::PageMark;
 use crate::ids::TenantId;
-use crate::store::{IndexKey, Key, index_partition, partition};
+use crate::store::{IndexKey, Item, Key, index_partition, partition};
 
 /// Transactions in one bucket of the register.
 const BUCKET: u64 = 256;
@@ -154,6 +156,9 @@ pub struct Hint {
     pub transaction: TransactionId,
     /// When.
     pub at: Timestamp,
+    /// Tells this word of the shop's from a later one about the same transaction.
+    #[serde(default)]
+    pub id: String,
 }
 
 /// What runs know of each other.
@@ -194,6 +199,20 @@ pub struct RunRecord {
     /// What is known of each script for its master data.
     #[serde(default)]
     pub scripts: BTreeMap<ScriptId, Markers>,
+    /// What a run counted last.
+    #[serde(default)]
+    pub counted: Option<Counted>,
+}
+
+/// What a run counted at its end, for one that has no time to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// When.
+    pub at: Timestamp,
+    /// How many names had access.
+    pub active_users: u64,
+    /// What waited.
+    pub open: Open,
 }
 
 /// The right to run, which excludes others.
@@ -273,6 +292,12 @@ impl Names {
     #[must_use]
     pub fn customer(&self, person: PersonId) -> Key {
         self.key("PERSON", &person.to_string(), "CUSTOMER")
+    }
+
+    /// A part of a customer beside the first, which has the key `head`.
+    #[must_use]
+    pub fn customer_part(&self, head: &Key, number: u64) -> Key {
+        Key::new(head.pk.clone(), format!("{}#{number:06}", head.sk))
     }
 
     /// An entry of a customer's audit chain.
@@ -393,6 +418,13 @@ impl Names {
             gsi1sk: format!("{}#{}", sortable(at), claimant.username.key()),
         })
     }
+}
+
+/// Who an item of the index of customers with something to do is about.
+#[must_use]
+pub fn due_person(item: &Item) -> Option<PersonId> {
+    let partition = Key::of(item).pk;
+    partition.rsplit('#').next()?.parse().ok().map(PersonId)
 }
 
 /// A time as a text that sorts as times do.
@@ -520,5 +552,24 @@ impl Customer {
             }
         }
         claims
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_excludes_others_until_it_ends_and_not_at_all_from_a_time_to_come() {
+        let length = SignedDuration::from_secs(120);
+        let now: Timestamp = "2026-01-10T00:00:00Z".parse().unwrap();
+        let until = |seconds: i64| Lease {
+            run_id: "run".to_owned(),
+            until: now.checked_add(SignedDuration::from_secs(seconds)).unwrap(),
+        };
+        assert!(until(1).is_live(now, length) && until(120).is_live(now, length));
+        assert!(!until(0).is_live(now, length) && !until(-1).is_live(now, length));
+        // Whoever took this one did so before the clock was moved back, and is long gone.
+        assert!(!until(121).is_live(now, length));
     }
 }

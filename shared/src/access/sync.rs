@@ -14,7 +14,7 @@ use super::ledger::ReversalCause;
 use super::mail::send_due;
 use super::master_data::{Imported, MasterData};
 use super::names::Username;
-use super::plan::{Allowance, Mode, Plan, PlannedAction};
+use super::plan::{Allowance, Mode, Plan, PlannedAction, Stale};
 use super::progress::State;
 use super::records::{OpenItem, OpenKind, Position};
 use super::report::Report;
@@ -302,7 +302,7 @@ impl<'a> AccessSync<'a> {
             Err(error) => Err(Box::pin(self.end(run, Err(error)))
                 .await
                 .err()
-                .unwrap_or(Refused::Stale)),
+                .unwrap_or(Refused::Stale(Stale::Changed))),
         }
     }
 
@@ -318,11 +318,11 @@ impl<'a> AccessSync<'a> {
             if !run.configuration.writes_enabled {
                 return Err(Refused::WritesDisabled);
             }
-            plan.check(&run.record.version).map_err(|_| Refused::Stale)?;
+            plan.check(&run.record.version, run.now)?;
             // As of the plan's own time: what waits earns a credit with every second, and exactly the plan is applied.
             let now = std::mem::replace(&mut run.now, plan.created_at);
             if Box::pin(run.draft()).await?.id != plan.id {
-                return Err(Refused::Stale);
+                return Err(Stale::Changed.into());
             }
             Box::pin(run.carry_out(&plan)).await?;
             run.now = now;
@@ -569,7 +569,7 @@ impl Run<'_> {
     /// Reads the transactions that the shop said have changed.
     async fn follow_hints(&mut self) -> Result<(), Refused> {
         let hints = self.books.hints().await?;
-        let done = self.read_transactions(&hints).await?;
+        let done = self.read_transactions(hints).await?;
         Ok(self.books.drop_hints(&done).await?)
     }
 
@@ -604,6 +604,8 @@ impl Run<'_> {
     async fn carry_out(&mut self, plan: &Plan) -> Result<(), Refused> {
         let held = self.held().await?;
         self.allowance = Allowance::unlimited();
+        // What somebody does at the access API meanwhile is for another plan.
+        self.planned = Some(plan.actions.iter().cloned().collect());
         self.approve_held(&held).await?;
         let mut persons: BTreeSet<PersonId> = plan.actions.iter().map(|action| action.person).collect();
         persons.extend(held.iter().map(|item| item.person));

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::call::Call;
 use super::problem::{Code, Problem};
+use crate::access::plan::{PLAN_GOOD_FOR, Stale};
 use crate::access::shop::ShopError;
 use crate::access::{AccessSync, Refused};
 use crate::app::App;
@@ -40,7 +41,17 @@ impl From<Refused> for Problem {
                 .detail("Another run of the access sync is under way.")
                 .retry_after(seconds(retry_after)),
             Refused::NotFound(what) => Self::new(Code::NotFound).detail(format!("There is no such {what}.")),
-            Refused::Stale => Self::new(Code::PlanStale),
+            Refused::Stale(stale) => Self::new(Code::PlanStale).detail(match stale {
+                Stale::Changed => {
+                    "Something has changed since the plan was made: make a new one (GET /api/access/plan), look at it \
+                     and approve that."
+                        .to_owned()
+                }
+                Stale::Old => format!(
+                    "A plan is good for {} hours: make a new one (GET /api/access/plan), look at it and approve that.",
+                    PLAN_GOOD_FOR.as_hours()
+                ),
+            }),
             Refused::OutOfTime => Self::new(Code::UpstreamTimeout)
                 .detail("There was no time left to finish; the schedule carries on, so try again in a few minutes."),
             Refused::WritesDisabled => Self::new(Code::FeatureDisabled)
@@ -97,7 +108,8 @@ mod tests {
             (Refused::NotConfigured, Code::FeatureDisabled),
             (Refused::Running { retry_after: wait }, Code::OperationInProgress),
             (Refused::NotFound("plan"), Code::NotFound),
-            (Refused::Stale, Code::PlanStale),
+            (Refused::Stale(Stale::Changed), Code::PlanStale),
+            (Refused::Stale(Stale::Old), Code::PlanStale),
             (Refused::WritesDisabled, Code::FeatureDisabled),
             (Refused::Invalid("is wrong".to_owned()), Code::InvalidRequest),
             (Refused::Shop(ShopError::Timeout), Code::UpstreamTimeout),

@@ -416,7 +416,7 @@ fn is_duplicate(ledger: &Ledger, entry: &Entry) -> bool {
             .created_at
             .as_second()
             .abs_diff(other.created_at.as_second());
-        let alike = entry.product == other.product && entry.paid == other.paid && apart <= DUPLICATE_SECONDS;
+        let alike = apart <= DUPLICATE_SECONDS && entry.product == other.product && entry.paid == other.paid;
         other.transaction != entry.transaction && other.kind == entry.kind && (same_payment || alike)
     })
 }

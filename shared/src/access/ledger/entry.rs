@@ -23,18 +23,22 @@ pub struct Entry {
     /// What was bought.
     pub product: ProductId,
     /// The subscription that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subscription: Option<SubscriptionId>,
     /// When it was bought.
     pub created_at: Timestamp,
     /// When the shop said that it ends.
     pub ends: Ends,
     /// How long the product lasted when it was bought.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<PlanDuration>,
     /// Who said then how long it lasts.
     pub duration_source: DurationSource,
     /// What was paid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paid: Option<Decimal>,
     /// The gateway's number for the payment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trans_num: Option<String>,
     /// The hash of the row that it was made from.
     pub source_hash: String,
@@ -42,10 +46,10 @@ pub struct Entry {
     #[serde(default)]
     pub credit_seconds: u32,
     /// An earlier end that the shop gave it since.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cut: Option<Cut>,
     /// What took it back.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reversal: Option<Reversal>,
 }
 

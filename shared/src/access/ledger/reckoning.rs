@@ -335,7 +335,10 @@ pub(in crate::access) fn by_shop<'a>(entry: &Entry, others: impl Iterator<Item =
         run: None,
         periods: BTreeMap::new(),
     };
-    for other in others.filter(|other| is_before(other, entry)) {
+    // Only periods of its own subscription matter; most of what somebody has bought need not be looked at for that.
+    let subscription = entry.subscription.as_ref();
+    let own = others.filter(|other| subscription.is_some() && other.subscription.as_ref() == subscription);
+    for other in own.filter(|other| is_before(other, entry)) {
         fold.note_period(other);
     }
     let (starts, renews) = fold.starts(entry);

@@ -1,6 +1,6 @@
 //! What would be done, as it is shown, saved and approved (facts/access.md C3 "Safety": `plan approve`).
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -13,7 +13,7 @@ use crate::access::names::Username;
 const ID_CHARS: usize = 16;
 
 /// What would be done about one name of one script (contract.md, `plan`).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PlannedAction {
     /// The script.
     pub script_id: ScriptId,
@@ -64,10 +64,19 @@ pub struct Plan {
     pub held: Vec<TransactionId>,
 }
 
-/// A plan that no longer fits, because something has changed since it was made.
+/// How old a plan may be that is applied: what an operator has looked at is what was true within a day.
+pub const PLAN_GOOD_FOR: SignedDuration = SignedDuration::from_hours(24);
+
+/// Why a plan is not applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the ledger has changed since the plan was made")]
-pub struct Stale;
+pub enum Stale {
+    /// Something has changed since it was made.
+    #[error("the ledger or the access API has changed since the plan was made")]
+    Changed,
+    /// It was made too long ago, or in a time to come.
+    #[error("the plan is older than {} hours", PLAN_GOOD_FOR.as_hours())]
+    Old,
+}
 
 impl Plan {
     /// A plan, with the id that its contents give it.
@@ -95,15 +104,18 @@ impl Plan {
         }
     }
 
-    /// Whether it may be applied while the ledgers are in this state.
+    /// Whether it may be applied at `now`, while the ledgers are in this state.
     ///
     /// # Errors
-    /// [`Stale`] where something has changed since.
-    pub fn check(&self, ledger_version: &str) -> Result<(), Stale> {
-        if self.ledger_version == ledger_version {
-            Ok(())
+    /// [`Stale`] where something has changed since, or where that is too long ago.
+    pub fn check(&self, ledger_version: &str, now: Timestamp) -> Result<(), Stale> {
+        let age = now.duration_since(self.created_at);
+        if self.ledger_version != ledger_version {
+            Err(Stale::Changed)
+        } else if age.is_negative() || age >= PLAN_GOOD_FOR {
+            Err(Stale::Old)
         } else {
-            Err(Stale)
+            Ok(())
         }
     }
 }

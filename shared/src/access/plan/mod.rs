@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use self::caps::{Allowance, revocation_cap};
-pub use self::document::{Plan, PlannedAction, Stale};
+pub use self::document::{PLAN_GOOD_FOR, Plan, PlannedAction, Stale};
 pub use self::moves::{MOVES_WINDOW, Relocation, relocate};
 use super::expiry::Expiry;
 use super::ids::PersonId;

@@ -1,3 +1,4 @@
+use jiff::SignedDuration;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -360,8 +361,21 @@ fn a_plan_is_known_by_its_contents_and_refused_when_something_has_changed() {
     let one = plan(vec![planned("Ada"), planned("Bob")]);
     assert_eq!(one, plan(vec![planned("Bob"), planned("Ada")]));
     assert_ne!(one.id, plan(vec![planned("Ada")]).id);
-    assert_eq!(one.check("v1"), Ok(()));
-    assert_eq!(one.check("v2"), Err(Stale));
+    assert_eq!(one.check("v1", at(NOW)), Ok(()));
+    assert_eq!(one.check("v2", at(NOW)), Err(Stale::Changed));
+}
+
+#[test]
+fn a_plan_is_good_for_a_day() {
+    let plan = Plan::new(at(NOW), "v1".to_owned(), Vec::new(), Vec::new());
+    let after = |age: SignedDuration| plan.check("v1", at(NOW).checked_add(age).unwrap());
+    assert_eq!(after(PLAN_GOOD_FOR - SignedDuration::from_secs(1)), Ok(()));
+    assert_eq!(after(PLAN_GOOD_FOR), Err(Stale::Old));
+    assert_eq!(
+        after(SignedDuration::from_secs(-1)),
+        Err(Stale::Old),
+        "the clock was moved back"
+    );
 }
 
 fn any_expiry() -> impl Strategy<Value = Expiry> {

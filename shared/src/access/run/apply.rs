@@ -37,10 +37,10 @@ impl Run<'_> {
                 return Ok(());
             }
             let limit = i32::try_from(AT_ONCE).unwrap_or(i32::MAX);
-            let (customers, next) = self.books.due(limit, start).await?;
-            for customer in customers {
-                if done.insert(customer.person.0) {
-                    self.apply_listed(customer.person).await?;
+            let (persons, next) = self.books.due(limit, start).await?;
+            for person in persons {
+                if done.insert(person.0) {
+                    self.apply_listed(person).await?;
                 }
             }
             start = next;
@@ -185,7 +185,7 @@ impl Run<'_> {
             self.keep_lease().await?;
             let active = self.active(script);
             let configuration = std::sync::Arc::clone(&self.configuration);
-            let terms = Terms {
+            let mut terms = Terms {
                 wire: Wire::of(&configuration.access_api),
                 mode: self.mode,
                 policies: &configuration.policies,
@@ -194,7 +194,8 @@ impl Run<'_> {
                 now: self.now,
                 until: self.lease_end(),
             };
-            let step = applying::next(
+            let untouched = (members.clone(), self.allowance.clone());
+            let mut step = applying::next(
                 &mut members,
                 script,
                 &name,
@@ -203,6 +204,31 @@ impl Run<'_> {
                 active,
                 &terms,
             );
+            if let Step::Call { action, .. } = step
+                && !self.books.is_dry()
+                && self.is_outdated(script, action)
+            {
+                (members, self.allowance) = untouched;
+                let remote = match Box::pin(self.remote_again(script, &name)).await {
+                    Ok(remote) => remote,
+                    Err(ended) => {
+                        first(customer, members_before);
+                        return self.not_reached(customer, script, &ended).await;
+                    }
+                };
+                self.keep_lease().await?;
+                terms.until = self.lease_end();
+                let active = self.active(script);
+                step = applying::next(
+                    &mut members,
+                    script,
+                    &name,
+                    remote,
+                    &mut self.allowance,
+                    active,
+                    &terms,
+                );
+            }
             match step {
                 Step::Remains => {
                     self.capped |= self.allowance.is_spent();
@@ -254,6 +280,9 @@ impl Run<'_> {
                         first(customer, members);
                         self.note_remote(script, &name, action.target().map(|to| terms.wire.effective(to)));
                         return Box::pin(self.release_left(customer, script)).await;
+                    }
+                    if !self.is_planned(script, person, &name, action) {
+                        return Ok(());
                     }
                     Box::pin(self.keep_all(members_before, &mut members)).await?;
                     let order = self.order(&members, person, script, &name, action);
@@ -474,6 +503,9 @@ impl Run<'_> {
                 self.report.remaining = self.report.remaining.saturating_add(1);
                 return Ok(());
             }
+            if !self.is_planned(script, customer.person, &left.name, action) {
+                return Ok(());
+            }
             let order = self.order(
                 std::slice::from_ref(customer),
                 customer.person,
@@ -576,6 +608,22 @@ impl Run<'_> {
         }
     }
 
+    /// Whether the plan that is carried out, if there is one, has this call. What it does not have remains.
+    fn is_planned(&mut self, script: &ScriptId, person: PersonId, name: &Username, action: Action) -> bool {
+        let Some(planned) = &self.planned else {
+            return true;
+        };
+        let call = PlannedAction::new(script.clone(), person, name.clone(), action);
+        let is_in_it = planned.contains(&call);
+        if !is_in_it {
+            self.report.remaining = self.report.remaining.saturating_add(1);
+            self.report.warn(format!(
+                "{name}, {script}: it is not any more as the plan has it, and was left alone"
+            ));
+        }
+        is_in_it
+    }
+
     fn plan(
         &mut self,
         script: &ScriptId,
@@ -673,14 +721,22 @@ impl Run<'_> {
                     _ => continue,
                 };
                 let told = holding.told.as_ref().filter(|_| progress.is_settled());
-                events.push(AuditEvent {
-                    event,
-                    script_id: Some(script.clone()),
-                    transactions: vec![transaction.clone()],
-                    detail: told
-                        .map(|told| format!("{} until {}", told.name, told.expiry))
-                        .unwrap_or_default(),
-                });
+                let detail = told
+                    .map(|told| format!("{} until {}", told.name, told.expiry))
+                    .unwrap_or_default();
+                // What happened to many transactions at once is one event: an entry has to fit into one item.
+                let alike = |known: &&mut AuditEvent| {
+                    known.script_id.as_ref() == Some(script) && known.event == event && known.detail == detail
+                };
+                match events.iter_mut().find(alike) {
+                    Some(known) => known.transactions.push(transaction.clone()),
+                    None => events.push(AuditEvent {
+                        event,
+                        script_id: Some(script.clone()),
+                        transactions: vec![transaction.clone()],
+                        detail,
+                    }),
+                }
             }
         }
         events

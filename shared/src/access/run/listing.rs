@@ -1,6 +1,9 @@
 //! What the access API has of one script, as it was when the run first looked.
 
 use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::{Refused, Run};
 use crate::access::books::Saving;
@@ -8,13 +11,21 @@ use crate::access::customer::Customer;
 use crate::access::expiry::Expiry;
 use crate::access::ids::ScriptId;
 use crate::access::names::Username;
+use crate::access::plan::Action;
 use crate::access::records::{Bootstrapped, Claimant};
 use crate::access::remote::RemoteUser;
 use crate::access::retries::Verdict;
-use crate::access::service::Ended;
+use crate::access::service::{Ended, Trail};
 
 /// Most pages of a list that are read.
 const MOST_PAGES: u32 = 10_000;
+
+/// How long a list is good for at least to be written by.
+const GOOD_FOR: Duration = Duration::from_secs(2);
+
+/// How many times as long as it took to read a list is good for, so that not more than a small part of a run is spent on
+/// reading it again and again.
+const GOOD_FOR_READINGS: u32 = 10;
 
 /// What the access API has of one script.
 #[derive(Debug, Clone)]
@@ -23,6 +34,12 @@ pub(super) struct Listing {
     ends: Result<HashMap<String, Expiry>, Ended>,
     /// How many names have access now.
     live: u64,
+    /// When reading it began.
+    began: Instant,
+    /// How long reading it took.
+    took: Duration,
+    /// What this run has told since it first looked. A list may lag behind that.
+    told: HashMap<String, Option<Expiry>>,
 }
 
 impl Run<'_> {
@@ -35,6 +52,7 @@ impl Run<'_> {
                 continue;
             }
             let mut found = Vec::new();
+            let began = Instant::now();
             if self.service.can_list() {
                 found = match self.list(&script).await {
                     Ok(users) => users,
@@ -63,7 +81,9 @@ impl Run<'_> {
             self.record.bootstrapped.insert(script.clone(), bootstrapped);
             self.books.save_run(&mut self.record).await?;
             if self.service.can_list() {
-                self.lists.insert(script, Listing::of(Ok(found), self.now));
+                let told = HashMap::new();
+                self.lists
+                    .insert(script, Listing::of(Ok(found), told, began, self.now));
             }
         }
         Ok(true)
@@ -82,14 +102,52 @@ impl Run<'_> {
             return self.service.access_of(script, name, self.call_until()).await;
         }
         if !self.lists.contains_key(script) {
-            let found = self.list(script).await;
-            self.lists.insert(script.clone(), Listing::of(found, self.now));
+            self.read_list(script).await;
         }
+        self.listed(script, name)
+    }
+
+    /// The same, read again if somebody may have changed it by hand since it was read.
+    ///
+    /// # Errors
+    /// As [`Run::remote`].
+    pub(super) async fn remote_again(
+        &mut self,
+        script: &ScriptId,
+        name: &Username,
+    ) -> Result<Option<Expiry>, Ended> {
+        if self.service.can_list() {
+            self.read_list(script).await;
+            return self.listed(script, name);
+        }
+        self.remote(script, name).await
+    }
+
+    fn listed(&self, script: &ScriptId, name: &Username) -> Result<Option<Expiry>, Ended> {
         match self.lists.get(script).map(|listing| &listing.ends) {
             Some(Ok(ends)) => Ok(ends.get(&name.key()).copied()),
             Some(Err(ended)) => Err(ended.clone()),
             None => Ok(None),
         }
+    }
+
+    async fn read_list(&mut self, script: &ScriptId) {
+        let began = Instant::now();
+        let found = self.list(script).await;
+        let told = self.lists.remove(script).map(|before| before.told);
+        let listing = Listing::of(found, told.unwrap_or_default(), began, self.now);
+        self.lists.insert(script.clone(), listing);
+    }
+
+    /// Whether the list is too old to write by. The access API only takes ends that hold whatever there was, so a write
+    /// by an old list would lower what somebody gave by hand meanwhile. One that takes something is made by a list that
+    /// is as fresh as can be; for others it may be a little older where reading it takes long.
+    pub(super) fn is_outdated(&self, script: &ScriptId, action: Action) -> bool {
+        let Some(listing) = self.lists.get(script) else {
+            return false;
+        };
+        let readings = if action.takes() { 1 } else { GOOD_FOR_READINGS };
+        listing.began.elapsed() > GOOD_FOR.max(listing.took.saturating_mul(readings))
     }
 
     /// Whether the list of a script could not be read in this run.
@@ -101,13 +159,9 @@ impl Run<'_> {
 
     /// Notes what the access API has been told.
     pub(super) fn note_remote(&mut self, script: &ScriptId, name: &Username, end: Option<Expiry>) {
-        let Some(Ok(ends)) = self.lists.get_mut(script).map(|listing| listing.ends.as_mut()) else {
-            return;
-        };
-        match end {
-            Some(end) => ends.insert(name.key(), end),
-            None => ends.remove(&name.key()),
-        };
+        if let Some(listing) = self.lists.get_mut(script) {
+            listing.tell(name.key(), end);
+        }
     }
 
     /// How many names have access to a script; 0 where that is not known.
@@ -152,17 +206,18 @@ impl Run<'_> {
     /// Everybody who has access to a script.
     async fn list(&mut self, script: &ScriptId) -> Result<Vec<RemoteUser>, Ended> {
         let mut users = Vec::new();
-        let mut cursor: Option<String> = None;
+        let (mut cursor, mut trail): (Option<String>, _) = (None, Trail::default());
         for _ in 0..MOST_PAGES {
             let page = self
                 .service
                 .page(script, cursor.as_deref(), self.call_until())
                 .await?;
             users.extend(page.users);
-            cursor = page.next;
-            if cursor.is_none() {
+            let Some(next) = page.next else {
                 return Ok(users);
-            }
+            };
+            trail.go_on(&next)?;
+            cursor = Some(next);
             // Losing the lease is noticed by the next write.
             if self.keep_lease().await.is_err() {
                 return Err(Ended {
@@ -224,7 +279,12 @@ impl Run<'_> {
 }
 
 impl Listing {
-    fn of(found: Result<Vec<RemoteUser>, Ended>, now: jiff::Timestamp) -> Self {
+    fn of(
+        found: Result<Vec<RemoteUser>, Ended>,
+        told: HashMap<String, Option<Expiry>>,
+        began: Instant,
+        now: jiff::Timestamp,
+    ) -> Self {
         let ends = found.map(|users| {
             let mut ends: HashMap<String, Expiry> = HashMap::with_capacity(users.len());
             for user in users {
@@ -237,9 +297,26 @@ impl Listing {
         let live = ends
             .as_ref()
             .map_or(0, |ends| ends.values().filter(|end| end.is_live(now)).count());
-        Self {
+        let mut listing = Self {
             live: u64::try_from(live).unwrap_or(u64::MAX),
             ends,
+            began,
+            took: began.elapsed(),
+            told: HashMap::new(),
+        };
+        for (name, end) in told {
+            listing.tell(name, end);
         }
+        listing
+    }
+
+    fn tell(&mut self, name: String, end: Option<Expiry>) {
+        if let Ok(ends) = &mut self.ends {
+            match end {
+                Some(end) => ends.insert(name.clone(), end),
+                None => ends.remove(&name),
+            };
+        }
+        self.told.insert(name, end);
     }
 }

@@ -23,8 +23,8 @@ use super::configuration::Configuration;
 use super::ids::ScriptId;
 use super::mail::{Digest, send_due};
 use super::meter::Meter;
-use super::plan::{Allowance, Mode};
-use super::records::{Lease, OpenKind, RunRecord};
+use super::plan::{Allowance, Mode, PlannedAction, Stale};
+use super::records::{Counted, Lease, OpenKind, RunRecord};
 use super::report::{Open, Report};
 use super::service::{AccessClient, Ended, Pacing};
 use super::shop::{ShopClient, ShopError};
@@ -43,6 +43,10 @@ const LEASE_LEFT: SignedDuration = SignedDuration::from_secs(75);
 
 /// How long one call may take with all that is tried again in it: less than what is left of the lease.
 const CALL: Duration = Duration::from_secs(45);
+
+/// What of a run's time is kept for its end: counting what there is, and writing down how it went. A run that has less
+/// than five times as much keeps a fifth.
+const ENDING: Duration = Duration::from_secs(2);
 
 /// How many calls in a row may fail before the rest is left to the next run.
 const MOST_FAILURES: u32 = 5;
@@ -63,8 +67,8 @@ pub enum Refused {
     #[error("there is no such {0}")]
     NotFound(&'static str),
     /// The plan no longer fits.
-    #[error("the ledger or the access API has changed since the plan was made")]
-    Stale,
+    #[error(transparent)]
+    Stale(#[from] Stale),
     /// There was not enough time.
     #[error("there was no time left to finish")]
     OutOfTime,
@@ -97,7 +101,7 @@ impl Refused {
             Self::NotConfigured
             | Self::Running { .. }
             | Self::NotFound(_)
-            | Self::Stale
+            | Self::Stale(_)
             | Self::WritesDisabled
             | Self::Invalid(_) => false,
         }
@@ -135,6 +139,8 @@ pub(super) struct Run<'a> {
     pub(super) now: Timestamp,
     pub(super) mode: Mode,
     pub(super) allowance: Allowance,
+    /// The only calls that may be made, where a plan says which.
+    pub(super) planned: Option<HashSet<PlannedAction>>,
     /// The customers that this run has changed, whom the index may not list yet.
     pub(super) touched: RoaringTreemap,
     pub(super) digest: Digest,
@@ -144,7 +150,10 @@ pub(super) struct Run<'a> {
     service: AccessClient,
     tally: Arc<Tally>,
     began: Instant,
+    /// When the work has to be over.
     until: Instant,
+    /// When the run has to be over.
+    end: Instant,
     lists: HashMap<ScriptId, Listing>,
     failures: u32,
     /// The scripts whose list could not be read, as far as that was counted as a failure.
@@ -202,7 +211,8 @@ impl<'a> Run<'a> {
             }
         }
         let tally = Arc::new(Tally::default());
-        let until = Instant::now() + budget;
+        let end = Instant::now() + budget;
+        let until = end - ENDING.min(budget / 5);
         let pacing = app.state::<Pacing>();
         let http = app.http().clone();
         Ok(Self {
@@ -222,6 +232,7 @@ impl<'a> Run<'a> {
             began: Instant::now(),
             allowance: Allowance::new(configuration.caps),
             mode: Mode::Sync,
+            planned: None,
             configuration,
             books,
             record,
@@ -229,6 +240,7 @@ impl<'a> Run<'a> {
             touched: RoaringTreemap::new(),
             tally,
             until,
+            end,
             lists: HashMap::new(),
             failures: 0,
             told_unlisted: HashSet::new(),
@@ -246,7 +258,7 @@ impl<'a> Run<'a> {
         if !self.books.is_dry() {
             self.note_expired_reviews().await?;
         }
-        self.count().await?;
+        self.count_in_time().await?;
         self.tell().await?;
         self.report.calls = self.tally.snapshot();
         let milliseconds = u64::try_from(self.began.elapsed().as_millis())
@@ -276,7 +288,7 @@ impl<'a> Run<'a> {
             discord,
             http,
             self.app.clock(),
-            self.until,
+            self.end,
         )
         .await;
         sent.mails
@@ -323,6 +335,42 @@ impl<'a> Run<'a> {
         whole
     }
 
+    /// Counts what there is, in the time that is left. Where that is too short the last run's figures stand in the
+    /// report, which says so.
+    async fn count_in_time(&mut self) -> Result<(), Refused> {
+        match tokio::time::timeout_at(self.end, self.count()).await {
+            Ok(counted) => {
+                counted?;
+                self.record.counted = Some(Counted {
+                    at: self.now,
+                    active_users: self.report.active_users,
+                    open: self.report.open,
+                });
+            }
+            Err(_) => {
+                let known = self.record.counted.clone();
+                let when = match &known {
+                    Some(counted) => format!("the figures are those of {}", counted.at),
+                    None => "there are no figures yet".to_owned(),
+                };
+                self.report.warn(format!(
+                    "there was no time left to count active users and what waits: {when}"
+                ));
+                if let Some(counted) = known {
+                    self.report.active_users = counted.active_users;
+                    self.report.open = counted.open;
+                }
+            }
+        }
+        if self.stopped {
+            self.report.remaining = self.report.remaining.max(1);
+        }
+        if self.report.remaining > 0 {
+            self.report.complete = false;
+        }
+        Ok(())
+    }
+
     async fn count(&mut self) -> Result<(), Refused> {
         let mut meter = Meter::default();
         let now = self.now;
@@ -344,10 +392,7 @@ impl<'a> Run<'a> {
             dead_letter: self.books.count_open(OpenKind::DeadLetter).await?,
         };
         if self.stopped {
-            self.report.remaining = self.report.remaining.max(self.books.count_due().await?).max(1);
-        }
-        if self.report.remaining > 0 {
-            self.report.complete = false;
+            self.report.remaining = self.report.remaining.max(self.books.count_due().await?);
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ use crate::access::ledger::Baseline;
 use crate::access::names::Username;
 use crate::access::plan::Mode;
 use crate::access::records::{
-    Checkpoint, FullScan, OpenKind, Payment, Registered, bucket, number_of, short_hash,
+    Checkpoint, FullScan, Hint, OpenKind, Payment, Registered, bucket, number_of, short_hash,
 };
 use crate::access::shop::{Ask, PageMark};
 use crate::access::transactions::{Row, RowReader};
@@ -109,21 +109,22 @@ impl Run<'_> {
         self.close(reading, whole).await
     }
 
-    /// Reads single transactions that the shop said have changed, and says of which there is nothing more to read.
+    /// Reads single transactions that the shop said have changed, and says which of these words are followed by that.
     ///
     /// # Errors
     /// As [`Run::read`].
     pub(in crate::access) async fn read_transactions(
         &mut self,
-        transactions: &[TransactionId],
-    ) -> Result<Vec<TransactionId>, Refused> {
+        hints: Vec<Hint>,
+    ) -> Result<Vec<Hint>, Refused> {
         let mut done = Vec::new();
-        if transactions.is_empty() || !Box::pin(self.find_baselines()).await? {
+        if hints.is_empty() || !Box::pin(self.find_baselines()).await? {
             return Ok(done);
         }
         let (mut rows, mut failures) = (Vec::new(), 0);
-        for transaction in transactions {
+        for hint in hints {
             self.keep_lease().await?;
+            let transaction = &hint.transaction;
             if failures == MOST_FAILURES || self.is_out_of_time() {
                 break;
             }
@@ -138,7 +139,7 @@ impl Run<'_> {
                     }
                 }
             }
-            done.push(transaction.clone());
+            done.push(hint);
         }
         let mut reading = Reading::new(false, None, self.now);
         Box::pin(self.take_raw(&mut reading, &rows, 0)).await?;

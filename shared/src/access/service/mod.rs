@@ -12,6 +12,7 @@ mod peer;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -131,6 +132,24 @@ impl Ended {
     }
 }
 
+/// The places that reading a list has been at.
+#[derive(Debug, Default)]
+pub struct Trail(HashSet<String>);
+
+impl Trail {
+    /// Goes on to `next`.
+    ///
+    /// # Errors
+    /// [`Ended`] where reading has been there before: such a list has no end.
+    pub fn go_on(&mut self, next: &str) -> Result<(), Ended> {
+        if self.0.insert(next.to_owned()) {
+            return Ok(());
+        }
+        let reason = "the access API's list goes in circles";
+        Err(Ended::new(Verdict::Retry, reason))
+    }
+}
+
 /// How often a call was made again so far.
 #[derive(Debug, Default)]
 struct Tries {
@@ -214,7 +233,7 @@ impl AccessClient {
                 .read(&call, until, |answer| peer::read_info(answer, script, self.wire))
                 .await;
         }
-        let mut cursor: Option<String> = None;
+        let (mut cursor, mut trail): (Option<String>, _) = (None, Trail::default());
         for _ in 0..MOST_PAGES {
             let page = self.page(script, cursor.as_deref(), until).await?;
             let found = page
@@ -225,7 +244,10 @@ impl AccessClient {
                 return Ok(Some(user.expiry));
             }
             match page.next {
-                Some(next) => cursor = Some(next),
+                Some(next) => {
+                    trail.go_on(&next)?;
+                    cursor = Some(next);
+                }
                 None => return Ok(None),
             }
         }

@@ -206,6 +206,27 @@ async fn a_throttled_service_is_given_time() {
 }
 
 #[tokio::test]
+async fn a_list_that_goes_in_circles_is_not_followed() {
+    let mut shop = Shop::open().await;
+    shop.sell(1, 11, "Ada", json!({})).await;
+    for next in ["a", "b", "a", "b", "a", "b"] {
+        let page = json!({"users": [], "next": next});
+        let fault = json!({"operation": "list", "kind": "malformed", "times": 1, "body": page});
+        shop.outside(Method::POST, "/__sandbox/faults", fault).await;
+    }
+    shop.operator(Method::POST, "/api/access/sync", json!({}))
+        .await
+        .problem(502, "upstream_error");
+    // The first page, the two that are named, and no page twice.
+    assert_eq!(shop.calls("scriptUsers").await.len(), 3);
+    assert_eq!(shop.access("S1").await, json!({}));
+    shop.heal().await;
+    shop.sync().await;
+    assert_eq!(shop.access("S1").await, json!({"Ada": end(30)}));
+    shop.world.stop().await;
+}
+
+#[tokio::test]
 async fn no_more_is_granted_in_a_run_than_the_cap_allows_and_the_next_goes_on() {
     let mut shop = Shop::with(json!({"caps": {"max_grants_per_run": 2}})).await;
     for (id, name) in [(1, "Ada"), (2, "Bob"), (3, "Cy")] {

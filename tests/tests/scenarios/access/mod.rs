@@ -3,11 +3,14 @@
 mod buying;
 mod deciding;
 mod failing;
+mod large;
 mod malformed;
+mod meanwhile;
 mod names;
 mod policies;
 mod replaced;
 mod returning;
+mod rules;
 mod taking_back;
 mod trying;
 

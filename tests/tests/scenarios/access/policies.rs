@@ -258,3 +258,17 @@ async fn master_data_of_another_program_is_taken_over_as_what_there_was_before()
     );
     shop.world.stop().await;
 }
+
+#[tokio::test]
+async fn of_two_spellings_of_one_name_in_master_data_the_later_end_counts() {
+    let mut shop = Shop::open().await;
+    let data = json!({"script_id": "S1", "users": {"ADA": {"expiry": end(12)}, "Ada": {"expiry": end(40)}, "ada": {"expiry": end(20)}},
+        "last_processed_at": "2026-01-09T12:00:00Z"});
+    shop.operator(reqwest::Method::PUT, "/api/access/scripts/S1", data)
+        .await
+        .with_status(200);
+    shop.sell(1, 11, "Ada", json!({})).await;
+    shop.sync().await;
+    assert_eq!(shop.access("S1").await, json!({"Ada": end(70)}));
+    shop.world.stop().await;
+}

@@ -179,3 +179,39 @@ async fn a_plan_shows_the_name_that_is_left_and_tells_nobody_anything() {
     assert_eq!(shop.access("S1").await, json!({"Ada2": end(30)}));
     shop.world.stop().await;
 }
+
+#[tokio::test]
+async fn after_the_row_that_named_the_customer_is_deleted_the_one_before_it_does() {
+    let mut shop = Shop::open().await;
+    for id in 21..=24 {
+        shop.sell(id, id, "Cy", json!({})).await;
+    }
+    shop.sell(1, 11, "Ada", json!({"user_email": "ada@example.com"}))
+        .await;
+    shop.world.advance(3_600).await;
+    shop.sell(
+        2,
+        11,
+        "Bob",
+        json!({"user_email": "bob@example.com", "total": "5"}),
+    )
+    .await;
+    shop.sync().await;
+    assert_eq!(shop.access("S1").await["Bob"], end(60));
+    shop.forget(2).await;
+    shop.advance_days(1).await;
+    shop.sync().await;
+    shop.sync().await;
+    let access = shop.access("S1").await;
+    assert_eq!(
+        (&access["Ada"], &access["Bob"]),
+        (&end(30), &Value::Null),
+        "{access}"
+    );
+    let data = shop
+        .operator(Method::GET, "/api/access/scripts/S1", json!({}))
+        .await
+        .with_status(200);
+    assert_eq!(data["users"]["Ada"]["email"], "ada@example.com", "{}", data.text);
+    shop.world.stop().await;
+}

@@ -88,6 +88,44 @@ async fn a_plan_made_before_something_changed_is_refused() {
 }
 
 #[tokio::test]
+async fn a_plan_is_good_for_a_day() {
+    let mut shop = Shop::open().await;
+    shop.sell(1, 11, "Ada", json!({"created_at": day(0)})).await;
+    let planned = async || {
+        let plan = shop
+            .operator(Method::GET, "/api/access/plan", json!({}))
+            .await
+            .with_status(200);
+        format!("/api/access/plans/{}/approve", plan["id"].as_str().unwrap())
+    };
+    let path = planned().await;
+    shop.advance_days(1).await;
+    let refused = shop
+        .operator(Method::POST, &path, json!({}))
+        .await
+        .problem(409, "plan_stale");
+    assert!(
+        refused["detail"].to_string().contains("GET /api/access/plan"),
+        "{}",
+        refused.text
+    );
+    assert_eq!(shop.access("S1").await, json!({}));
+    let path = planned().await;
+    shop.world.advance(23 * 3_600).await;
+    shop.operator(Method::POST, &path, json!({}))
+        .await
+        .with_status(200);
+    // What was lost since the purchase is given back as of the time of the plan.
+    let access = shop.access("S1").await;
+    let ada = access["Ada"].as_str().unwrap();
+    assert!(
+        ada >= end(31).as_str().unwrap() && ada < end(32).as_str().unwrap(),
+        "{access}"
+    );
+    shop.world.stop().await;
+}
+
+#[tokio::test]
 async fn more_reversals_than_the_cap_allows_wait_for_approval() {
     let mut shop = Shop::with(json!({"caps": {"max_revocations": 2}})).await;
     let names: Vec<String> = (0..4).map(|number| format!("user{number}")).collect();
@@ -153,6 +191,56 @@ async fn an_empty_or_shrunken_list_takes_nothing_back_and_is_told_of() {
     let report = shop.sync().await;
     assert_eq!(report["status"], "quarantined", "{}", report.text);
     assert_eq!(shop.access("S1").await, json!({"Ada": end(150)}));
+    shop.world.stop().await;
+}
+
+#[tokio::test]
+async fn a_shop_that_really_shrank_is_believed_after_three_days_of_the_same_size() {
+    let mut shop = Shop::open().await;
+    shop.know(&["Ada", "Bob", "Cy", "Dan"]).await;
+    for (person, name) in [(11, "Ada"), (12, "Bob"), (13, "Cy"), (14, "Dan")] {
+        shop.sell(person, person, name, json!({})).await;
+    }
+    shop.sync().await;
+    for id in [13, 14] {
+        shop.forget(id).await;
+    }
+    for _ in 0..3 {
+        shop.advance_days(1).await;
+        let report = shop.sync().await;
+        assert_eq!(report["status"], "quarantined", "{}", report.text);
+    }
+    shop.advance_days(1).await;
+    let report = shop.sync().await;
+    assert_eq!(
+        (&report["status"], &report["revoked"]),
+        (&json!("ok"), &json!(2)),
+        "{}",
+        report.text
+    );
+    assert_eq!(shop.access("S1").await, json!({"Ada": end(30), "Bob": end(30)}));
+    shop.world.stop().await;
+}
+
+#[tokio::test]
+async fn a_shop_that_shrinks_more_each_day_is_not_believed() {
+    let mut shop = Shop::open().await;
+    for id in 1..=40 {
+        shop.sell(id, 11, "Ada", json!({"total": id.to_string()})).await;
+    }
+    shop.sync().await;
+    let whole = shop.access("S1").await;
+    let mut next = 1;
+    for _ in 0..6 {
+        for _ in 0..if next == 1 { 14 } else { 3 } {
+            shop.forget(next).await;
+            next += 1;
+        }
+        shop.advance_days(1).await;
+        let report = shop.sync().await;
+        assert_eq!(report["status"], "quarantined", "{}", report.text);
+    }
+    assert_eq!(shop.access("S1").await, whole);
     shop.world.stop().await;
 }
 
