@@ -182,6 +182,15 @@ pub(crate) struct ConfigurationFile {
     file: Option<PathBuf>,
 }
 
+impl ConfigurationFile {
+    /// What holds where no option names another.
+    pub(crate) fn from_environment() -> Self {
+        Self {
+            file: std::env::var_os("ACCESS_CONFIG_FILE").map(PathBuf::from),
+        }
+    }
+}
+
 /// Runs one of the commands.
 pub(crate) async fn run(global: &Global, command: &AccessCommand) -> Exit {
     match command {

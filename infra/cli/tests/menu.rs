@@ -29,7 +29,7 @@ const PATIENCE_MS: u64 = 30_000;
 const MENU: &str = "What is to be done?";
 
 /// The lines of the menu, in their order.
-const CHOICES: [&str; 14] = [
+const CHOICES: [&str; 15] = [
     "Check the limit",
     "List the users",
     "Make sure of a free place",
@@ -43,7 +43,17 @@ const CHOICES: [&str; 14] = [
     "Restore the tracking data",
     "Import ages from a file",
     "Export ages into a file",
+    "The access sync",
     "Leave",
+];
+
+/// The lines of the menu of the access sync, as far as they are used here, by their places.
+const ACCESS_CHOICES: [(&str, usize); 5] = [
+    ("Sync the access with the shop", 0),
+    ("Make a plan of what would be done", 2),
+    ("List what a person has to look at", 4),
+    ("Take a transaction back", 10),
+    ("Check the configuration", 15),
 ];
 
 /// A stack with room for two users, in a process of its own so that this one has no threads when it forks.
@@ -152,6 +162,18 @@ impl Person {
         self.sees(&format!("{line}\r\n"));
     }
 
+    /// Waits for the menu of the access sync, and chooses a line of it.
+    fn chooses_about_access(&mut self, line: &str) {
+        let (_, wanted) = *ACCESS_CHOICES.iter().find(|(choice, _)| *choice == line).unwrap();
+        self.sees("What about the access sync?");
+        self.sees("Back");
+        let key = if wanted >= self.at { DOWN } else { UP };
+        self.types(&key.repeat(wanted.abs_diff(self.at)));
+        self.types(ENTER);
+        self.at = wanted;
+        self.sees(&format!("{line}\r\n"));
+    }
+
     /// Answers a question with a line of text.
     fn answers(&mut self, question: &str, text: &str) {
         self.sees(question);
@@ -235,6 +257,34 @@ fn every_choice_of_the_menu_does_what_it_says_and_comes_back() {
     person.sees("404 not_found");
     person.chooses("Sync with SnapTrade");
     person.sees("0 at SnapTrade, 0 tracked.");
+    person.chooses("Leave");
+    assert_eq!(person.ends(), 0);
+}
+
+#[test]
+fn the_access_sync_has_a_menu_of_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let _stack = Stack::start(directory.path());
+    let mut person = Person::starts(directory.path(), &["menu"]);
+    person.chooses("The access sync");
+    person.at = 0;
+    person.chooses_about_access("Sync the access with the shop");
+    person.sees("row");
+    person.chooses_about_access("Make a plan of what would be done");
+    person.chooses_about_access("List what a person has to look at");
+    person.chooses_about_access("Take a transaction back");
+    person.answers("Which transaction", "4711");
+    person.sees("It was paid back");
+    person.types(ENTER);
+    person.sees("take transaction 4711 back");
+    person.types("y");
+    person.sees("404 not_found");
+    person.chooses_about_access("Check the configuration");
+    person.sees("is right");
+    person.sees("What about the access sync?");
+    person.sees("Back");
+    person.types(ESCAPE);
+    person.at = CHOICES.len() - 2;
     person.chooses("Leave");
     assert_eq!(person.ends(), 0);
 }
