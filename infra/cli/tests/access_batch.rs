@@ -204,6 +204,40 @@ async fn a_batch_grants_prolongs_and_skips_and_goes_on_where_the_last_stopped() 
 }
 
 #[tokio::test]
+async fn a_batch_that_goes_by_the_file_prolongs_those_in_it_and_notes_whom() {
+    let directory = tempfile::tempdir().unwrap();
+    let stack = start(directory.path(), 2).await;
+    shop(directory.path(), &stack).await;
+    let said = batch(directory.path(), "--by-csv --granted granted.csv").await;
+    let report = said.json();
+    assert_eq!(
+        (&report["granted"], &report["updated"], &report["users"]),
+        (&json!(0), &json!(1), &json!(1)),
+        "{report}"
+    );
+    let names: Vec<String> = access(&stack).await.into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["Ada"]);
+    let granted = || std::fs::read_to_string(directory.path().join("granted.csv")).unwrap();
+    let lines: Vec<String> = granted().lines().map(str::to_owned).collect();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert_eq!(lines[0], "username,wp_user_id,email,from,expiration,granted_at");
+    let until = month_after(days_from_now(5));
+    assert!(
+        lines[1].starts_with("Ada,11,") && lines[1].contains(&until),
+        "{lines:?}"
+    );
+    // Nobody gets more by a second one, and the others are added to the file.
+    batch(directory.path(), "--by-csv --granted granted.csv").await;
+    assert_eq!(granted().lines().count(), 2);
+    batch(directory.path(), "--granted granted.csv").await;
+    assert_eq!(granted().lines().count(), 4);
+    std::fs::write(directory.path().join("granted.csv"), "something,else\n1,2\n").unwrap();
+    let refused = batch(directory.path(), "--granted granted.csv").await;
+    assert_eq!(refused.code, 1, "{} {}", refused.out, refused.err);
+    stack.shutdown().await;
+}
+
+#[tokio::test]
 async fn what_fails_is_told_and_done_by_the_next_run() {
     let directory = tempfile::tempdir().unwrap();
     let stack = start(directory.path(), 2).await;

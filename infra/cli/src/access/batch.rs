@@ -7,6 +7,7 @@ mod access_list;
 mod checkpoint;
 mod customers;
 mod dump;
+mod granted;
 mod report;
 
 use std::collections::{BTreeMap, HashMap};
@@ -22,7 +23,7 @@ use berth::access::names::{Lookup, Username};
 use berth::access::plan::{self, Action, Mode, PlannedAction};
 use berth::access::remote::{RemoteUser, Wire};
 use berth::access::retries::Verdict;
-use berth::access::service::{AccessClient, Ended, Order, Pacing, REMARKS};
+use berth::access::service::{AccessClient, Ended, Order, Pacing, REMARKS, Trail};
 use berth::access::tally::Tally;
 use berth::clock::Clock;
 use berth::snaptrade::http_client;
@@ -34,6 +35,7 @@ use tokio::time::Instant;
 use self::access_list::AccessList;
 use self::checkpoint::Checkpoint;
 use self::customers::{Found, Name};
+use self::granted::Granted;
 use self::report::{Failure, Report, Review};
 use super::{ConfigurationFile, configuration, show};
 use crate::Global;
@@ -69,6 +71,12 @@ pub(crate) struct BatchArgs {
     /// Stop after so many batches; the next run goes on from there
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_batches: Option<u32>,
+    /// Go by the file of who has access: only the names that stand in it, whoever else has bought something
+    #[arg(long)]
+    by_csv: bool,
+    /// Note in this file whom access was given or prolonged: `username,wp_user_id,email,from,expiration,granted_at`
+    #[arg(long, value_name = "FILE")]
+    granted: Option<PathBuf>,
     /// Only say what would be done: nobody is called and no file is written
     #[arg(long)]
     dry_run: bool,
@@ -156,8 +164,20 @@ async fn perform(
     )
     .await?;
     drop(reading);
-    let Found { names, ignored } = customers::find(dump.rows, configuration, &known, now);
-    let checkpoint = Checkpoint::read(&args.csv, &script, now).map_err(|error| {
+    let Found { mut names, ignored } = customers::find(dump.rows, configuration, &known, now);
+    if args.by_csv {
+        names.retain(|name| name.name.as_ref().is_ok_and(|name| known.get(name).is_some()));
+    }
+    let granted = match &args.granted {
+        Some(file) => Some(Granted::read(file).map_err(|error| {
+            format!(
+                "nothing was done, because {} is not right: {error}",
+                file.display()
+            )
+        })?),
+        None => None,
+    };
+    let checkpoint = Checkpoint::read(&args.csv, &script, args.by_csv, now).map_err(|error| {
         let file = checkpoint::file(&args.csv);
         format!(
             "{} cannot be used ({error}): remove it to begin anew",
@@ -191,6 +211,7 @@ async fn perform(
         clock,
         client,
         known,
+        granted,
         checkpoint,
         report,
         stop,
@@ -253,6 +274,7 @@ struct Batch<'a> {
     clock: &'a Clock,
     client: AccessClient,
     known: AccessList,
+    granted: Option<Granted>,
     checkpoint: Checkpoint,
     report: Report,
     stop: &'a AtomicBool,
@@ -380,19 +402,21 @@ impl Batch<'_> {
             return Ok(None);
         }
         let until = Instant::now() + LISTING;
-        let (mut listed, mut cursor) = (HashMap::new(), None);
+        let unread = |ended: Ended| format!("{ended}, so nothing was given");
+        let (mut listed, mut cursor, mut trail) = (HashMap::new(), None::<String>, Trail::default());
         loop {
             let page = self.client.page(&self.script, cursor.as_deref(), until).await;
-            let page = page.map_err(|ended| format!("{ended}, so nothing was given"))?;
+            let page = page.map_err(unread)?;
             listed.extend(
                 page.users
                     .into_iter()
                     .map(|user| (user.username.to_ascii_lowercase(), user)),
             );
-            cursor = page.next;
-            if cursor.is_none() {
+            let Some(next) = page.next else {
                 return Ok(Some(listed));
-            }
+            };
+            trail.go_on(&next).map_err(unread)?;
+            cursor = Some(next);
         }
     }
 
@@ -505,6 +529,9 @@ impl Batch<'_> {
                     ));
                 } else if *expiry != Expiry::NoAccess {
                     self.known.note(username, *expiry, now);
+                    if let Some(granted) = self.granted.as_mut().filter(|_| action.gives()) {
+                        granted.note(username, name, *action, *expiry, now);
+                    }
                 }
             }
             Came::Unknown(suggestions) => self.report.review(invalid(name, None, suggestions.clone())),
@@ -529,6 +556,9 @@ impl Batch<'_> {
         };
         let csv = &self.args.csv;
         self.known.write(csv).map_err(|error| fault(csv, error))?;
+        if let (Some(granted), Some(file)) = (&self.granted, &self.args.granted) {
+            granted.write(file).map_err(|error| fault(file, error))?;
+        }
         let written = self.checkpoint.write(csv, nothing_is_left);
         written.map_err(|error| fault(&checkpoint::file(csv), error))
     }

@@ -18,6 +18,9 @@ use crate::whole_file::WholeFile;
 pub(super) struct Checkpoint {
     /// The script.
     pub(super) script_id: ScriptId,
+    /// Whether only the names of the list are gone through.
+    #[serde(default)]
+    pub(super) by_csv: bool,
     /// The last customer that was gone through.
     pub(super) after: Option<PersonId>,
     /// Those before it for whom the access API could not be used.
@@ -29,28 +32,29 @@ pub(super) struct Checkpoint {
 
 impl Checkpoint {
     /// The beginning.
-    pub(super) fn beginning(script_id: ScriptId, now: Timestamp) -> Self {
+    pub(super) fn beginning(script_id: ScriptId, by_csv: bool, now: Timestamp) -> Self {
         Self {
             script_id,
+            by_csv,
             after: None,
             again: BTreeSet::new(),
             updated_at: now,
         }
     }
 
-    /// Where the last batch for this script stopped; the beginning where none did.
+    /// Where the last batch of this kind for this script stopped; the beginning where none did.
     ///
     /// # Errors
     /// When there is a file that cannot be read.
-    pub(super) fn read(csv: &Path, script_id: &ScriptId, now: Timestamp) -> io::Result<Self> {
-        let beginning = Self::beginning(script_id.clone(), now);
+    pub(super) fn read(csv: &Path, script_id: &ScriptId, by_csv: bool, now: Timestamp) -> io::Result<Self> {
+        let beginning = Self::beginning(script_id.clone(), by_csv, now);
         let text = match std::fs::read(file(csv)) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(beginning),
             Err(error) => return Err(error),
         };
         let read: Self = serde_json::from_slice(&text)?;
-        Ok(if read.script_id == *script_id {
+        Ok(if (&read.script_id, read.by_csv) == (script_id, by_csv) {
             read
         } else {
             beginning
@@ -119,19 +123,22 @@ mod tests {
         let csv = directory.path().join("access.csv");
         let script = ScriptId::new("S1");
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-        let mut checkpoint = Checkpoint::read(&csv, &script, now).unwrap();
+        let mut checkpoint = Checkpoint::read(&csv, &script, false, now).unwrap();
         assert!(checkpoint.leaves(PersonId(1)));
         checkpoint.after = Some(PersonId(20));
         checkpoint.again.insert(PersonId(7));
         checkpoint.write(&csv, false).unwrap();
-        let read = Checkpoint::read(&csv, &script, now).unwrap();
+        let read = Checkpoint::read(&csv, &script, false, now).unwrap();
         assert_eq!(read, checkpoint);
         let left: Vec<u64> = [1, 7, 20, 21]
             .into_iter()
             .filter(|id| read.leaves(PersonId(*id)))
             .collect();
         assert_eq!(left, [7, 21]);
-        let other = Checkpoint::read(&csv, &ScriptId::new("S2"), now).unwrap();
+        let other = Checkpoint::read(&csv, &ScriptId::new("S2"), false, now).unwrap();
+        assert_eq!(other.after, None);
+        // One that goes by the list passes others over, who are not to be left out by the next.
+        let other = Checkpoint::read(&csv, &script, true, now).unwrap();
         assert_eq!(other.after, None);
         checkpoint.write(&csv, true).unwrap();
         checkpoint.write(&csv, true).unwrap();
