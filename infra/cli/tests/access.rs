@@ -259,6 +259,92 @@ async fn what_is_known_of_a_script_goes_into_a_file_and_is_taken_over_elsewhere(
 }
 
 #[tokio::test]
+async fn a_sync_keeps_master_data_in_files_where_the_configuration_names_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("access.json");
+    let configure = |paths: Value| {
+        let document = json!({
+            "wordpress": {"base_url": "", "api_key": "sandbox-wordpress-key"}, "tradingview": {"base_url": ""},
+            "products": {"100": {"script_id": "S1", "duration_days": 30}, "200": {"script_id": "S/2", "duration_days": 30}},
+            "paths": paths
+        });
+        std::fs::write(&file, document.to_string()).unwrap();
+    };
+    configure(json!({}));
+    let options = Options {
+        data: Data::Directory(directory.path().join(".berth")),
+        access_config: Some(file.clone()),
+        ..Options::default()
+    };
+    let stack = Stack::start(options).await.unwrap();
+    sandbox(
+        &stack,
+        Method::PUT,
+        "transactions",
+        json!([sale(1, 11, "Ada", 1)]),
+    )
+    .await;
+    sandbox(&stack, Method::PUT, "usernames", json!(["Ada"])).await;
+    let kept = directory.path().join("known");
+    let files = || {
+        let mut names: Vec<String> = std::fs::read_dir(&kept)
+            .map(|files| {
+                files
+                    .map(|file| file.unwrap().file_name().to_string_lossy().into_owned())
+                    .collect()
+            })
+            .unwrap_or_default();
+        names.sort();
+        names
+    };
+    let said = berth(directory.path(), "access sync").await;
+    assert_eq!(said.code, 0, "{} {}", said.out, said.err);
+    assert!(files().is_empty() && !directory.path().join("masterData").exists());
+    configure(json!({"master_data": "known"}));
+    berth(directory.path(), "access sync --dry-run").await;
+    assert!(files().is_empty());
+    berth(directory.path(), "access sync").await;
+    assert_eq!(files(), ["S%2F2.json", "S1.json"]);
+    let data: Value = serde_json::from_slice(&std::fs::read(kept.join("S1.json")).unwrap()).unwrap();
+    assert_eq!(data["users"]["Ada"]["wp_user_id"], 11, "{data}");
+    assert_eq!(data["processed_transactions"], json!(["1"]), "{data}");
+    stack.shutdown().await;
+}
+
+#[tokio::test]
+async fn five_thousand_users_are_taken_over_though_a_body_may_not_be_so_large() {
+    let directory = tempfile::tempdir().unwrap();
+    let stack = start(directory.path(), 2).await;
+    let history = json!([{"transaction_id": "1", "created_at": "2025-12-01T00:00:00Z", "reversed": false}]);
+    let user = |number: u32| {
+        json!({"email": format!("user{number}@example.com"), "wp_user_id": number, "lifetime": false,
+            "wp_username": format!("member{number}"), "expiry": "2027-01-31T00:00:00Z", "history": history})
+    };
+    let mut users: serde_json::Map<String, Value> = (0..5_000)
+        .map(|number| (format!("user{number}"), user(number)))
+        .collect();
+    // Another spelling, far away in the file, which ends later.
+    users.insert(
+        "USER4999".to_owned(),
+        json!({"expiry": "2028-01-31T00:00:00Z", "lifetime": false}),
+    );
+    let data = json!({"script_id": "S1", "users": users, "last_processed_at": "2026-01-01T00:00:00Z"});
+    let text = data.to_string();
+    assert!(text.len() > 4 * 256 * 1024);
+    std::fs::write(directory.path().join("S1.json"), text).unwrap();
+    let taken = berth(directory.path(), "access import S1.json --json").await;
+    assert_eq!(taken.code, 0, "{} {}", taken.out, taken.err);
+    let known = berth(directory.path(), "access export S1 -").await.json();
+    let users = known["users"].as_object().unwrap();
+    assert_eq!(users.len(), 5_000);
+    let last = users
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case("user4999"));
+    assert_eq!(last.unwrap().1["expiry"], "2028-01-31T00:00:00Z");
+    stack.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_transaction_that_was_given_up_is_tried_again_when_it_is_replayed() {
     let directory = tempfile::tempdir().unwrap();
     let stack = shop(directory.path(), json!([sale(1, 11, "Ada", 1)]), json!(["Ada"])).await;

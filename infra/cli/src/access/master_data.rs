@@ -19,8 +19,9 @@ use crate::words::{count, list, number_of};
 /// The name of standard output.
 const STANDARD: &str = "-";
 
-/// How much of a file is sent at once, in bytes: the API takes bodies of 256 KiB, and has to be done with one in time.
-const BODY_BYTES: usize = 64 * 1024;
+/// How much of a file is sent at once, in bytes: the API takes bodies of 256 KiB, and has to be done with one in time,
+/// on a busy machine, too. This is about 150 users.
+const BODY_BYTES: usize = 24 * 1024;
 
 /// What a file's name cannot hold everywhere.
 const NOT_IN_NAMES: &AsciiSet = &CONTROLS
@@ -57,16 +58,7 @@ pub(super) async fn export(
         Some(file) => file.to_owned(),
         None => default_file(target, script).await?,
     };
-    let fault = |error: std::io::Error| format!("{} cannot be written: {error}", file.display());
-    if let Some(directory) = file
-        .parent()
-        .filter(|directory| !directory.as_os_str().is_empty())
-    {
-        std::fs::create_dir_all(directory).map_err(fault)?;
-    }
-    let mut whole = WholeFile::create(&file).map_err(fault)?;
-    writeln!(whole, "{text}").map_err(fault)?;
-    whole.finish().map_err(fault)?;
+    write(&file, &text)?;
     let users = data.get("users").and_then(Value::as_object).map_or(0, Map::len);
     show(global, &data, |_| {
         format!(
@@ -76,6 +68,44 @@ pub(super) async fn export(
         )
     });
     Ok(Exit::Success)
+}
+
+/// Brings the files of all scripts up to date where the configuration names a directory for them, as the program before
+/// did after each run. Tells which could not be, which keeps nobody from the sync.
+pub(super) async fn keep(target: &Target) {
+    let named = ConfigurationFile { file: None };
+    let Ok((configuration, _)) = configuration::of_target(target, &named).await else {
+        return;
+    };
+    if !configuration.paths.keeps_master_data {
+        return;
+    }
+    let directory = PathBuf::from(&configuration.paths.master_data);
+    for script in configuration.scripts() {
+        let file = directory.join(file_name(script.as_str()));
+        let kept = async {
+            let data = target.get(&path_of(script.as_str())).await?;
+            let text = serde_json::to_string_pretty(&data).map_err(|error| error.to_string())?;
+            write(&file, &text)
+        };
+        if let Err(Refusal::Failed(reason)) = kept.await {
+            eprintln!("berth: {reason}");
+        }
+    }
+}
+
+/// Writes a file, whole or not at all, with the directory that it belongs into.
+fn write(file: &Path, text: &str) -> Result<(), Refusal> {
+    let fault = |error: std::io::Error| format!("{} cannot be written: {error}", file.display());
+    if let Some(directory) = file
+        .parent()
+        .filter(|directory| !directory.as_os_str().is_empty())
+    {
+        std::fs::create_dir_all(directory).map_err(fault)?;
+    }
+    let mut whole = WholeFile::create(file).map_err(fault)?;
+    writeln!(whole, "{text}").map_err(fault)?;
+    Ok(whole.finish().map_err(fault)?)
 }
 
 /// Where the configuration keeps master data.
@@ -190,7 +220,13 @@ fn parts(data: Map<String, Value>, most: usize) -> Result<Vec<Value>, &'static s
     };
     let empty = part(Map::new()).to_string().len();
     let (mut parts, mut some, mut bytes) = (Vec::new(), Map::new(), empty);
-    for (name, user) in users {
+    // Spellings of one name stay together, as the better one of them counts.
+    let mut users: Vec<(String, &String, &Value)> = (users.iter())
+        .map(|(name, user)| (name.to_ascii_lowercase(), name, user))
+        .collect();
+    users.sort_by(|one, other| (&one.0, one.1).cmp(&(&other.0, other.1)));
+    let mut last = String::new();
+    for (key, name, user) in users {
         let user = match user {
             Value::Object(members) => Value::Object(
                 members
@@ -202,12 +238,13 @@ fn parts(data: Map<String, Value>, most: usize) -> Result<Vec<Value>, &'static s
             other => other.clone(),
         };
         let more = json!(name).to_string().len() + user.to_string().len() + 2;
-        if bytes + more > most && !some.is_empty() {
+        if bytes + more > most && !some.is_empty() && key != last {
             parts.push(part(std::mem::take(&mut some)));
             bytes = empty;
         }
         bytes += more;
         some.insert(name.clone(), user);
+        last = key;
     }
     if !some.is_empty() {
         parts.push(part(some));

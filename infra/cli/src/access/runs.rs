@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{RevokeReason, confirm, plans, segment, show};
+use super::{RevokeReason, confirm, master_data, plans, segment, show};
 use crate::Global;
 use crate::command::Refusal;
 use crate::exit::Exit;
@@ -57,7 +57,11 @@ pub(super) async fn whole_sync(target: &Target, dry_run: bool) -> Result<Value, 
     } else {
         "/api/access/sync"
     };
-    to_the_end(target, "Syncing", path, &json!({})).await
+    let report = to_the_end(target, "Syncing", path, &json!({})).await?;
+    if !dry_run {
+        master_data::keep(target).await;
+    }
+    Ok(report)
 }
 
 /// `resync`.

@@ -234,6 +234,8 @@ pub struct Discord {
 pub struct Paths {
     /// Where scripts' master data are exported to.
     pub master_data: String,
+    /// Whether that was named, so that it is kept up to date there by each sync.
+    pub keeps_master_data: bool,
     /// Where logs are written to.
     pub logs: String,
 }
@@ -665,10 +667,10 @@ fn discord(section: &Section<'_>) -> Option<Discord> {
 }
 
 fn paths(section: &Section<'_>) -> Paths {
+    let master_data = section.text("master_data");
     let paths = Paths {
-        master_data: section
-            .text("master_data")
-            .unwrap_or_else(|| "masterData".to_owned()),
+        keeps_master_data: master_data.is_some(),
+        master_data: master_data.unwrap_or_else(|| "masterData".to_owned()),
         logs: section.text("logs").unwrap_or_else(|| "logs".to_owned()),
     };
     section.done();
