@@ -7,6 +7,7 @@ mod connections;
 mod cors;
 pub mod fields;
 mod identity;
+mod inbound;
 pub mod paging;
 mod problem;
 mod reply;
@@ -33,6 +34,7 @@ pub use reply::Reply;
 use crate::app::App;
 use crate::telemetry::metrics::{self, End, Metric};
 use crate::telemetry::{self, CallCounts, redact};
+use inbound::Inbound;
 
 /// Longest body that is taken, in bytes.
 pub const MAX_BODY_BYTES: usize = 256 * 1024;
@@ -85,6 +87,9 @@ where
             Ok(Reply::empty(StatusCode::NO_CONTENT))
         } else if call.body.len() > MAX_BODY_BYTES {
             Err(Problem::new(Code::PayloadTooLarge))
+        } else if let Err(wait) = admit(app, &call) {
+            metrics::count(Metric::InboundLimitHits, 1);
+            Err(Problem::new(Code::RateLimited).retry_after(wait))
         } else {
             // Boxed, because a handler's future can be large, and each layer around it would hold it twice.
             within(time_left, Box::pin(handle(call))).await
@@ -114,6 +119,21 @@ where
     add_standing_headers(headers, &ids.0, &ids.1);
     response.extensions_mut().insert::<CallCounts>(calls);
     response
+}
+
+/// Lets the request through, unless its caller makes too many. Requests without a token, such as webhooks, are not
+/// counted.
+///
+/// # Errors
+/// After how many seconds the next one is let through.
+fn admit(app: &App, call: &OpenCall) -> Result<(), u32> {
+    match (app.config().inbound_limit, &call.caller) {
+        (Some(limit), Ok(caller)) => {
+            app.state::<Inbound>()
+                .admit(caller, call.route(), limit, app.clock().now())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The result of `work`, or a problem when it takes longer than the invocation may.

@@ -306,6 +306,7 @@ async fn a_failure_is_logged_once_with_its_ids_and_without_the_callers_data() {
         (Some("gateway-1"), Some("mine"))
     );
     assert_eq!(line["route"], "/api/snaptrade/register");
+    assert_eq!(line["tenant"], "default");
     assert!(line["user"].as_str().unwrap().len() == 16);
     assert!(
         !lines[0].contains("hidden") && !lines[0].contains("ada"),

@@ -21,6 +21,7 @@ mod counting;
 mod crowd;
 mod doubted_lists;
 mod holds;
+mod inbound;
 mod input;
 mod large_lists;
 mod limit;
