@@ -6,11 +6,16 @@ mod limit;
 
 use berth::app::App;
 use berth::http::{OpenCall, Problem, Reply, serve_open};
+use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
 use serde_json::json;
 
 /// The version that is running.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// This API as an OpenAPI document. It is made from the routes by `infra/openapi` and held as a file, so that making it
+/// costs no request anything; a test there says when the file is not what is made.
+const OPENAPI: &str = include_str!("openapi.json");
 
 /// Answers a request that API Gateway sends here by one of this function's routes or by its `$default` route.
 pub async fn handle(app: &App, request: Request) -> Response<Body> {
@@ -21,6 +26,7 @@ async fn answer(app: &App, call: OpenCall) -> Result<Reply, Problem> {
     match (call.method().as_str(), call.route()) {
         ("GET", "/") => Reply::ok(&json!({"status": "ok", "version": VERSION})),
         ("GET", "/health") => health::check(app).await,
+        ("GET", "/openapi.json") => Ok(Reply::json_text(StatusCode::OK, OPENAPI)),
         ("GET", "/api/snaptrade/status") => limit::status(app, &call.identified()?).await,
         _ => Err(call.not_served()),
     }

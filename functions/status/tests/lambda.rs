@@ -153,6 +153,18 @@ fn the_binary_answers_an_event_of_api_gateway() {
     assert_eq!(line["function"], "status");
     assert_eq!(line["cold_start"], true);
     assert!(!log.contains("never-shown"));
+    // Its metrics stand beside, in the form that CloudWatch reads.
+    let metrics: Vec<Value> = log
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .filter(|line: &Value| line.get("_aws").is_some())
+        .collect();
+    assert_eq!(metrics.len(), 1, "{log}");
+    assert_eq!(metrics[0]["request_id"], "gateway-1");
+    assert_eq!(
+        (&metrics[0]["ColdStarts"], &metrics[0]["Errors"]),
+        (&json!(1.0), &json!(0.0))
+    );
 }
 
 #[test]

@@ -28,6 +28,16 @@ impl Reply {
         })
     }
 
+    /// `status` with a body that is JSON already.
+    #[must_use]
+    pub fn json_text(status: StatusCode, body: &str) -> Self {
+        Self {
+            status,
+            headers: Vec::new(),
+            body: Some(body.to_owned()),
+        }
+    }
+
     /// 200 with `body`.
     ///
     /// # Errors

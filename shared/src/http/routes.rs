@@ -40,9 +40,10 @@ const fn route(method: Method, path: &'static str, function: &'static str, acces
 }
 
 /// All routes.
-pub static ROUTES: [Route; 31] = [
+pub static ROUTES: [Route; 32] = [
     route(Method::GET, "/", "status", Access::Anyone),
     route(Method::GET, "/health", "status", Access::Anyone),
+    route(Method::GET, "/openapi.json", "status", Access::Anyone),
     route(Method::GET, "/api/snaptrade/status", "status", Access::User),
     route(Method::POST, "/api/snaptrade/register", "register", Access::User),
     route(

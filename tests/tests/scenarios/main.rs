@@ -19,6 +19,7 @@ mod budgets;
 mod chaos;
 mod counting;
 mod crowd;
+mod documented;
 mod doubted_lists;
 mod holds;
 mod inbound;

@@ -18,6 +18,8 @@ use secrecy::SecretString;
 use serde_json::{Map, Value, json};
 use url::form_urlencoded::byte_serialize;
 
+use crate::documented;
+
 /// The longest that a caller may have to wait for an answer: API Gateway gives up after 30 seconds, functions after 25.
 pub const ANSWERED_WITHIN: Duration = Duration::from_secs(25);
 
@@ -142,7 +144,8 @@ impl World {
     /// Sends a request and checks what all answers of a function have in common.
     pub async fn send(&self, request: RequestBuilder) -> Answer {
         let request = request.build().unwrap();
-        let mut asked = format!("{} {}", request.method(), request.url().path());
+        let (method, path) = (request.method().clone(), request.url().path().to_owned());
+        let mut asked = format!("{method} {path}");
         if let Some(query) = request.url().query() {
             write!(asked, "?{query}").unwrap();
         }
@@ -169,6 +172,15 @@ impl World {
         ));
         self.answers.lock().unwrap().push(answer.clone());
         answer.check_envelope();
+        let kind = answer.header("content-type").unwrap_or_default();
+        let faults = documented::faults(&method, &path, status, kind, &answer.body);
+        assert_eq!(
+            faults,
+            Vec::<String>::new(),
+            "{} answered {status} {}",
+            answer.asked,
+            answer.text
+        );
         answer
     }
 
