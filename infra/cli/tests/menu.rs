@@ -269,7 +269,6 @@ fn the_access_sync_has_a_menu_of_its_own() {
     person.chooses("The access sync");
     person.at = 0;
     person.chooses_about_access("Sync the access with the shop");
-    person.sees("row");
     person.chooses_about_access("Make a plan of what would be done");
     person.chooses_about_access("List what a person has to look at");
     person.chooses_about_access("Take a transaction back");

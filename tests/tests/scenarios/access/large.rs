@@ -1,7 +1,5 @@
 //! What is larger than one item, one transaction or one body.
 
-use std::time::Duration;
-
 use jiff::{SignedDuration, Timestamp};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -31,12 +29,14 @@ async fn a_customer_of_three_thousand_purchases_is_kept_like_any_other() {
     let mut rows: Vec<Value> = (0..PURCHASES).map(|number| purchase(number + 1)).collect();
     shop.show_raw(json!(rows)).await;
     for _ in 0..60 {
-        // On a busy machine one call takes longer than the gateway waits, and the next one goes on.
         let report = shop.operator(Method::POST, "/api/access/sync", json!({})).await;
         if report["complete"] == true {
             break;
         }
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        if report.status != 200 {
+            // On a busy machine a call may take longer than the gateway waits. Another run has to wait for its end.
+            shop.world.advance(180).await;
+        }
     }
     // The first began at once, and each of the others when the one before it ended. The time that it took to read them
     // was lost for Ada, and is given back.
@@ -53,7 +53,7 @@ async fn a_customer_of_three_thousand_purchases_is_kept_like_any_other() {
         let end: Timestamp = access["Ada"].as_str().unwrap().parse().unwrap();
         let credit = end.duration_since(whole(purchases));
         assert!(
-            !credit.is_negative() && credit < SignedDuration::from_mins(10),
+            !credit.is_negative() && credit < SignedDuration::from_hours(4),
             "{access}"
         );
     };
