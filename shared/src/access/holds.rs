@@ -90,6 +90,18 @@ impl Hold {
         u32::try_from(ours.saturating_add(names.min(name_max.as_secs()))).unwrap_or(u32::MAX)
     }
 
+    /// Since when the row waited, and for whose sake, in words for the audit.
+    #[must_use]
+    pub fn told(&self) -> String {
+        let spells: Vec<String> = (self.spells.iter())
+            .map(|spell| match spell.cause {
+                HoldCause::Ours => format!("since {} for us", spell.from),
+                HoldCause::Name => format!("since {} for the name", spell.from),
+            })
+            .collect();
+        spells.join(", ")
+    }
+
     fn since(&self) -> Option<Timestamp> {
         self.spells.first().map(|spell| spell.from)
     }
@@ -207,6 +219,16 @@ mod tests {
         let holds = BTreeMap::from([(id("9"), hold()), (id("10"), hold())]);
         let credited = credit(&holds, at("2026-01-22"), Expiry::NoAccess, WEEK);
         assert_eq!(credited, Some((id("10"), 86_400)));
+    }
+
+    #[test]
+    fn the_audit_is_told_since_when_and_for_whose_sake_a_row_waited() {
+        let mut hold = waiting("2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z", HoldCause::Ours);
+        hold.go_on(at("2026-01-05"), HoldCause::Name);
+        assert_eq!(
+            hold.told(),
+            "since 2026-01-01T00:00:00Z for us, since 2026-01-05T00:00:00Z for the name"
+        );
     }
 
     #[test]

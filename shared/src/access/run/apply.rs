@@ -7,7 +7,7 @@ use roaring::RoaringTreemap;
 use super::{Refused, Run, share};
 use crate::access::applying::{self, Step, Terms};
 use crate::access::books::AuditEvent;
-use crate::access::customer::{Customer, Left, UnknownName};
+use crate::access::customer::{Customer, Holding, Left, UnknownName};
 use crate::access::expiry::Expiry;
 use crate::access::ids::{PersonId, ScriptId};
 use crate::access::names::{Lookup, Username};
@@ -702,11 +702,16 @@ impl Run<'_> {
         );
     }
 
-    /// What goes into the audit about a change of what the access API was told.
+    /// What goes into the audit about a change of what the access API was told, of the time that was given back, and of
+    /// what somebody gave by hand.
     pub(super) fn told_events(&self, before: Option<&Customer>, after: &Customer) -> Vec<AuditEvent> {
         let mut events = Vec::new();
         for (script, holding) in &after.scripts {
             let was = before.and_then(|before| before.scripts.get(script));
+            if let Some(was) = was {
+                events.extend(self.credited(script, was, holding));
+                events.extend(adopted(script, was, holding));
+            }
             for (transaction, progress) in &holding.progress {
                 let known = was.and_then(|was| was.progress.get(transaction));
                 if known.is_some_and(|known| known.state == progress.state) {
@@ -741,6 +746,41 @@ impl Run<'_> {
         }
         events
     }
+
+    /// What goes into the audit about time that was given back for waiting, so that everybody can see how the end of
+    /// access comes about.
+    fn credited(&self, script: &ScriptId, was: &Holding, holding: &Holding) -> Vec<AuditEvent> {
+        let credited = holding.ledger.entries.values().filter_map(|entry| {
+            let before = was.ledger.entries.get(&entry.transaction)?;
+            // What waited is forgotten as soon as it is settled.
+            let waited = was.waiting.get(&entry.transaction)?;
+            (entry.credit_seconds != before.credit_seconds).then(|| AuditEvent {
+                event: "access.credited".to_owned(),
+                script_id: Some(script.clone()),
+                transactions: vec![entry.transaction.clone()],
+                detail: format!(
+                    "{} s for waiting {}, until {}",
+                    entry.credit_seconds,
+                    waited.hold.told(),
+                    self.now
+                ),
+            })
+        });
+        credited.collect()
+    }
+}
+
+/// What goes into the audit about an end that somebody gave by hand and that counts from now on.
+fn adopted(script: &ScriptId, was: &Holding, holding: &Holding) -> Option<AuditEvent> {
+    let baseline = holding.ledger.baseline.as_ref()?;
+    let known = was.ledger.baseline.as_ref();
+    let is_known = known.is_some_and(|known| (known.end, known.at) == (baseline.end, baseline.at));
+    (!is_known).then(|| AuditEvent {
+        event: "access.adopted".to_owned(),
+        script_id: Some(script.clone()),
+        transactions: Vec::new(),
+        detail: format!("given by hand until {}, found at {}", baseline.end, baseline.at),
+    })
 }
 
 /// What a look at a call whose end was not known leads to.

@@ -37,6 +37,14 @@ async fn a_failing_look_up_is_never_held_against_the_customer() {
         access["Ada"].as_str().unwrap() >= end(31).as_str().unwrap(),
         "{access}"
     );
+    let table = shop.world.table().await;
+    let audit = table.iter().find(|((pk, sk), entry)| {
+        pk.ends_with("#PERSON#11")
+            && sk.starts_with("AUDIT#")
+            && entry["events"][0]["event"] == "access.credited"
+    });
+    let told = audit.and_then(|(_, entry)| entry["events"][0]["detail"].as_str());
+    assert!(told.is_some_and(|told| told.starts_with("86400 s for waiting since ")), "{told:?}");
     shop.world.stop().await;
 }
 
