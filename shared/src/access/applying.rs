@@ -256,12 +256,12 @@ pub fn relocate(holding: &mut Holding, name: &Username, now: Timestamp) -> bool 
         });
         return true;
     }
-    let has = holding.told.as_ref().map(|told| told.name.clone());
+    let has = holding.has().map(|(name, end)| (name.clone(), end));
     let approved = holding
         .approved
         .values()
         .any(|reasons| reasons.contains(&ReviewReason::ThirdMove));
-    match plan::relocate(has.as_ref(), name, &holding.moves, now) {
+    match plan::relocate(has.as_ref().map(|(name, _)| name), name, &holding.moves, now) {
         Relocation::None => true,
         Relocation::Review if !approved => {
             let asked = holding.asked();
@@ -281,9 +281,13 @@ pub fn relocate(holding: &mut Holding, name: &Username, now: Timestamp) -> bool 
             holding.moves.retain(|at| *at > window);
             holding.moves.push(now);
             holding.left.retain(|left| !left.name.is_same(name));
-            holding.left.extend(holding.told.take().map(|told| Left {
-                name: told.name,
-                told: told.expiry,
+            holding.told = None;
+            if let Some(baseline) = &mut holding.ledger.baseline {
+                baseline.under = None;
+            }
+            holding.left.extend(has.map(|(name, told)| Left {
+                name,
+                told,
                 next_at: now,
                 tries: 0,
             }));

@@ -451,6 +451,14 @@ impl Books {
             let condition = condition.clone();
             group.push(Write::Delete { key, condition }, false);
         }
+        let moved = saving.before.iter().flat_map(Customer::left);
+        let leaves: Vec<_> = saving.after.left().collect();
+        for (script, name) in moved.filter(|moved| !leaves.contains(moved)) {
+            // What a name had before Berth is no more where its access was moved away from it.
+            let key = self.names.baseline(&name.key(), script);
+            let condition = condition.clone();
+            group.push(Write::Delete { key, condition }, false);
+        }
         for notice in std::mem::take(&mut saving.notices) {
             group.push(notice, false);
         }
@@ -519,7 +527,8 @@ impl Books {
                     let script = ScriptId::new(script);
                     let end = claimant.scripts.get(&script).copied().unwrap_or_default();
                     let found_at = claimant.found_at.unwrap_or(Timestamp::UNIX_EPOCH);
-                    book.baselines.insert(script, Baseline::new(end, found_at));
+                    let baseline = Baseline::new(end, found_at).under(claimant.username);
+                    book.baselines.insert(script, baseline);
                 }
                 (None, Some(person)) => {
                     claims.insert(person, claimant);
@@ -562,7 +571,7 @@ impl Books {
         for (name, claimant) in by_name {
             if let Some(kept) = &mut self.kept {
                 let end = claimant.scripts.get(script).copied().unwrap_or_default();
-                let baseline = Baseline::new(end, self.now);
+                let baseline = Baseline::new(end, self.now).under(claimant.username);
                 kept.baselines
                     .entry(name)
                     .or_default()

@@ -414,6 +414,14 @@ impl Customer {
         known.cloned().collect()
     }
 
+    /// The names that access was moved away from and that still have some, by script.
+    pub fn left(&self) -> impl Iterator<Item = (&ScriptId, &Username)> {
+        self.scripts.iter().flat_map(|(script, holding)| {
+            let names = holding.left.iter().map(|left| &left.name);
+            names.map(move |name| (script, name))
+        })
+    }
+
     /// The names that this customer has a claim on: the one that is known, and those that have or had access.
     #[must_use]
     pub fn claims(&self) -> BTreeSet<String> {
@@ -540,8 +548,19 @@ impl Holding {
             .refused_name
             .as_ref()
             .is_some_and(|name| name.is_same(wanted));
-        let told = self.told.as_ref().filter(|told| !told.name.is_same(wanted));
-        told.is_some() && !stopped && !refused
+        let has = self.has().filter(|(name, _)| !name.is_same(wanted));
+        has.is_some() && !stopped && !refused
+    }
+
+    /// The name that has access, and until when: as the access API was told, or as it was before Berth.
+    #[must_use]
+    pub fn has(&self) -> Option<(&Username, Expiry)> {
+        let found = || {
+            let baseline = self.ledger.baseline.as_ref()?;
+            Some((baseline.under.as_ref()?, baseline.end))
+        };
+        let told = self.told.as_ref().map(|told| (&told.name, told.expiry));
+        told.or_else(found)
     }
 
     /// The transactions that the next call to the access API is about.

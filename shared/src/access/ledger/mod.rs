@@ -19,6 +19,7 @@ pub use self::reckoning::{EARLY_RENEWAL, Reckoning, Segment};
 pub(super) use self::reckoning::{by_shop, is_before};
 use super::expiry::Expiry;
 use super::ids::{SubscriptionId, TransactionId};
+use super::names::Username;
 
 /// What one person has bought of one script.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -44,6 +45,9 @@ pub struct Baseline {
     /// What was known by then but not granted yet: it is not contained.
     #[serde(default)]
     pub except: BTreeSet<TransactionId>,
+    /// The name that had it before Berth, as long as it is there that it has to be looked for.
+    #[serde(default)]
+    pub under: Option<Username>,
 }
 
 impl Baseline {
@@ -54,6 +58,16 @@ impl Baseline {
             end,
             at,
             except: BTreeSet::new(),
+            under: None,
+        }
+    }
+
+    /// The same, found under this name.
+    #[must_use]
+    pub fn under(self, name: Username) -> Self {
+        Self {
+            under: Some(name),
+            ..self
         }
     }
 
@@ -119,6 +133,7 @@ impl Ledger {
             end,
             at: now,
             except: ungranted,
+            under: None,
         });
         // What was taken back is contained now as well; there is nothing left to tell of it.
         self.settle_reversals();

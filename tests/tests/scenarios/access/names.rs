@@ -1,5 +1,6 @@
 //! Names at TradingView: wrong ones, corrected ones, and those who change theirs.
 
+use reqwest::Method;
 use serde_json::json;
 
 use super::{Shop, day, end};
@@ -114,6 +115,29 @@ async fn a_changed_name_takes_access_along_and_the_third_change_is_looked_at() {
     shop.decide(&review, json!({"action": "retry"})).await;
     shop.sync().await;
     assert_eq!(shop.access("S1").await, json!({"Ada4": end(30)}));
+    shop.world.stop().await;
+}
+
+#[tokio::test]
+async fn what_there_was_before_moves_with_the_customer_as_well() {
+    let mut shop = Shop::open().await;
+    shop.give("S1", json!([{"username": "Ada", "expiration": end(40)}]))
+        .await;
+    shop.sell(1, 11, "ada", json!({"created_at": day(-3)})).await;
+    shop.sync().await;
+    shop.change(1, json!({"user_meta": {"tradingview_username": "Cy"}}))
+        .await;
+    let report = shop.sync().await;
+    assert_eq!(report["granted"], 1, "{}", report.text);
+    assert_eq!(shop.access("S1").await, json!({"Cy": end(40)}));
+    let data = (shop.operator(Method::GET, "/api/access/scripts/S1", json!(null))).await;
+    assert_eq!(
+        (&data["users"]["Cy"]["expiry"], &data["users"]["Ada"]),
+        (&end(40), &json!(null)),
+        "{}",
+        data.text
+    );
+    assert_eq!(shop.sync().await["active_users"], 1);
     shop.world.stop().await;
 }
 
