@@ -24,6 +24,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use berth::clock::Clock;
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -148,9 +149,13 @@ impl Sandbox {
         &self.mail_url
     }
 
-    /// Forgets which requests were received, so that a test counts only its own.
-    pub fn forget_requests(&self) {
-        held(&self.shared.journal).clear();
+    /// Tells which requests were received, as the control call does, and forgets them at once, so that none falls between.
+    #[must_use]
+    pub fn take_requests(&self) -> Vec<Value> {
+        let mut journal = held(&self.shared.journal);
+        let requests = journal.shown();
+        journal.clear();
+        requests
     }
 
     /// Stops: no new requests are taken, those under way are answered, and those that were never to be answered are
