@@ -2,24 +2,25 @@
 //! API carried out the write that a row asks for.
 //!
 //! A delay is credited from the first run that read a row and could not settle it until the row is settled, for each
-//! script by itself, as far as access was not live. Where a delay begins or ends within a run, only the run can know
-//! the second; the reckoning then knows the earliest and the latest, and any end between what follows from the two is
-//! right. A row that its first run settles has no delay, so most rows are reckoned to the second.
+//! script by itself, as far as access was not live. All of it is reckoned by the times that runs say they began at. A run
+//! that was killed says nothing: only the sync knows whether it came as far as to this row, and in which of its seconds.
+//! Its moments are taken from the record that the sync keeps of every delay that it gives back (`record.rs`), as far as
+//! they lie within the runs that were seen, and what they come to is reckoned here again. So each credit is known to the
+//! second.
 //!
-//! Two rows that wait at the same time are one delay, not two: nobody lost the same hour twice.
+//! Of rows that wait at the same time the one that waited longest is given the time, of those that waited equally long
+//! the newest: nobody lost the same hour twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::reckoning::{self, Baseline, DAY, End, Products, Row, Second};
+use crate::record::{Adopted, Cause, Recorded};
 
 /// A moment in Unix milliseconds.
 pub type Ms = i64;
 
 /// Most that an unknown name counts.
 pub const LONGEST_FOR_A_NAME: Second = 7 * DAY;
-
-/// How near to the border of two intervals a run may be for either side of it to be right.
-const BORDER: Ms = 60_000;
 
 /// Which of the shop's rows a run was shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +66,7 @@ pub enum Ending {
 /// One run of the sync, as it was seen.
 #[derive(Debug, Clone)]
 pub struct Run {
+    /// Its time: the earliest and the latest that it can be, which is one moment where it said so.
     pub begin: Ms,
     pub end: Ms,
     pub ending: Ending,
@@ -74,29 +76,33 @@ pub struct Run {
     pub unknown: Vec<String>,
 }
 
-/// What a row's delay on a script is worth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Credit {
-    /// At least.
-    pub low: Second,
-    /// At most.
-    pub high: Second,
-}
-
 /// A row that a run read and did not settle.
 #[derive(Debug, Clone)]
 struct Held {
     /// The row's time.
     created: Second,
-    /// When the first run that read it began and ended.
+    /// The time of the first run that read it.
     first: (Ms, Ms),
     /// Whether that run surely read it.
     surely: bool,
-    /// For each run since, when it began and ended, and whether the name was what held the row up; a run that was killed
-    /// may not have learnt that the name is another.
+    /// For each run since, its time, and whether the name was what held the row up; a run that was killed may not have
+    /// learnt that the name is another.
     runs: Vec<(Ms, Ms, Option<bool>)>,
     /// Since when it may be settled: the run that may have done it did not get to its end.
     settling: Option<Ms>,
+}
+
+/// The delay of rows of one customer and script that were settled together.
+#[derive(Debug, Clone)]
+struct Delay {
+    /// They, with the moments between which each began to wait.
+    rows: BTreeMap<u64, Held>,
+    /// The time of the run that settled them.
+    settled: (Ms, Ms),
+    /// When each of the customer's names had access until when.
+    times: Vec<Vec<(Ms, End)>>,
+    /// Whether somebody else has the name as well, whose purchases may have settled these rows.
+    shares: bool,
 }
 
 /// What is known of one customer.
@@ -111,8 +117,10 @@ struct Customer {
     /// Whether somebody else has the same name.
     shares: bool,
     held: BTreeMap<(u64, &'static str), Held>,
-    credits: BTreeMap<(u64, &'static str), Credit>,
-    credited: BTreeMap<&'static str, Vec<(Ms, Ms)>>,
+    /// What delays are worth that are over and done with.
+    credits: BTreeMap<(u64, &'static str), Second>,
+    /// Delays that are over, and that the record was not asked about yet.
+    delays: Vec<(&'static str, Delay)>,
 }
 
 /// All that the reckoning of delays knows.
@@ -130,10 +138,16 @@ pub struct Holds {
     unknown: BTreeSet<String>,
     /// Who had access until when, from when on.
     access: BTreeMap<(String, String), Vec<(Ms, End)>>,
+    /// The times of all runs, in order.
+    runs: Vec<(Ms, Ms)>,
+    /// Ends that somebody gave by hand and that no run has taken in yet.
+    by_hand: BTreeMap<(u32, &'static str), Second>,
+    /// For how long access goes on after a renewal that failed.
+    grace: Second,
 }
 
 impl Holds {
-    pub fn new(products: Products, interval_minutes: i64) -> Self {
+    pub fn new(products: Products, interval_minutes: i64, grace: Second) -> Self {
         Self {
             products,
             late: 2 * interval_minutes * 60_000,
@@ -144,14 +158,17 @@ impl Holds {
             newest: BTreeMap::new(),
             unknown: BTreeSet::new(),
             access: BTreeMap::new(),
+            runs: Vec::new(),
+            by_hand: BTreeMap::new(),
+            grace,
         }
     }
 
     /// What a customer had before the sync was set up, under the name `name`.
     pub fn had(&mut self, customer: u32, script: &'static str, name: &str, baseline: Baseline) {
-        self.baselines.insert((customer, script), baseline);
         let key = (script.to_owned(), name.to_ascii_lowercase());
         self.access.insert(key, vec![(Ms::MIN, baseline.end)]);
+        self.baselines.insert((customer, script), baseline);
     }
 
     /// The shop has a row, or has it anew.
@@ -205,37 +222,101 @@ impl Holds {
     }
 
     /// What a customer's delays are worth.
-    pub fn credits(&self, customer: u32) -> BTreeMap<(u64, &'static str), Credit> {
+    pub fn credits(&self, customer: u32) -> BTreeMap<(u64, &'static str), Second> {
         self.customers
             .get(&customer)
             .map(|known| known.credits.clone())
             .unwrap_or_default()
     }
 
-    /// The earliest and the latest end of a customer's access to a script that is right, with the rows as `rows`.
-    pub fn ends(&self, customer: u32, rows: &[Row], script: &'static str) -> (End, End) {
-        let credits = self.credits(customer);
-        let baseline = self.baselines.get(&(customer, script)).copied();
-        let fold = |worth: &dyn Fn(Credit) -> Second| {
-            reckoning::fold(rows, script, &self.products, baseline, &|row| {
-                credits.get(&(row, script)).copied().map_or(0, worth)
-            })
+    /// When a customer's access to a script ends, with the rows as `rows`.
+    pub fn end(&self, customer: u32, rows: &[Row], script: &'static str) -> End {
+        let credits = self.customers.get(&customer).map(|known| &known.credits);
+        let baseline = self.baselines.get(&(customer, script));
+        let end = reckoning::fold(rows, script, &self.products, baseline, &|row| {
+            credits
+                .and_then(|credits| credits.get(&(row, script)))
+                .copied()
+                .unwrap_or(0)
+        });
+        reckoning::with_grace(end, rows, script, &self.products, self.grace)
+    }
+
+    /// Somebody prolonged a customer's access by hand, at a moment in milliseconds.
+    pub fn prolonged(&mut self, customer: u32, script: &'static str, name: &str, end: Second, at: Ms) {
+        let key = (script.to_owned(), name.to_ascii_lowercase());
+        self.access.entry(key).or_default().push((at, End::At(end)));
+        self.by_hand.insert((customer, script), end);
+    }
+
+    /// The customers whose access was prolonged by hand and of whom a run has something to do now, as it may adopt what
+    /// was given.
+    pub fn adoptable(&self, run: &Run) -> Vec<u32> {
+        let stirs = |number: &u32| {
+            let holds = self
+                .customers
+                .get(number)
+                .is_some_and(|known| !known.held.is_empty());
+            let unread = self.unread.get(number).into_iter().flatten();
+            holds || unread.into_iter().any(|row| run.shown.covers(row.created))
         };
-        // A credit of nothing at all and one of a second are different: the second begins calendar months anew.
-        let ends = [
-            fold(&|credit| credit.low),
-            fold(&|credit| credit.low.max(credit.high.min(1))),
-            fold(&|credit| credit.high),
-        ];
-        let (first, rest) = (ends[0], &ends[1..]);
-        (
-            rest.iter().fold(first, |least, end| least.min(*end)),
-            rest.iter().fold(first, |most, end| most.max(*end)),
-        )
+        let mut customers: Vec<u32> = self.by_hand.keys().map(|(number, _)| *number).collect();
+        customers.dedup();
+        customers.retain(stirs);
+        customers
+    }
+
+    /// Takes in what a run has on record as given by hand. What was bought before is contained in it, but for what the
+    /// run knew and had not granted. Returns what of it cannot be right.
+    pub fn adopted(&mut self, number: u32, record: &[Adopted], run: &Run) -> Vec<String> {
+        let mut faults = Vec::new();
+        for script in crate::story::SCRIPTS {
+            let key = (number, script);
+            let Some(end) = self.by_hand.get(&key).copied() else {
+                continue;
+            };
+            let known = self.baselines.get(&key).map_or(0, |baseline| baseline.taken);
+            let Some(adopted) = (record.iter().rev()).find(|adopted| adopted.script == script) else {
+                continue;
+            };
+            if adopted.at <= known || adopted.at * 1000 < run.begin {
+                continue;
+            }
+            self.by_hand.remove(&key);
+            let customer = self.customers.get(&number);
+            let reckoned = self.end(
+                number,
+                customer.map_or(&[], |known| known.rows.as_slice()),
+                script,
+            );
+            if adopted.end != end || adopted.at * 1000 > run.end || reckoned >= End::At(end) {
+                faults.push(format!(
+                    "customer {number} was given {script} by hand until {end} instead of {reckoned:?}, and it is on \
+                     record as {adopted:?}"
+                ));
+            }
+            let held = customer.into_iter().flat_map(|known| known.held.keys());
+            let unread = self.unread.get(&number).into_iter().flatten();
+            let except = (held.filter(|(_, on)| *on == script).map(|(row, _)| *row))
+                .chain(
+                    unread
+                        .filter(|row| run.shown.covers(row.created))
+                        .map(|row| row.id),
+                )
+                .collect();
+            let baseline = Baseline {
+                end: End::At(end),
+                taken: adopted.at,
+                except,
+            };
+            self.baselines.insert(key, baseline);
+        }
+        faults
     }
 
     /// Takes in what a run did.
     pub fn observe(&mut self, run: &Run) {
+        self.runs.push((run.begin, run.end));
         self.unknown.extend(run.unknown.iter().cloned());
         self.read_names(run);
         let touched = self.read_rows(run);
@@ -249,6 +330,13 @@ impl Holds {
             self.settle(number, run);
         }
         for write in &run.writes {
+            // What is more than was given by hand contains it.
+            let customers = &self.customers;
+            self.by_hand.retain(|(number, script), end| {
+                let known = customers.get(number);
+                let own = known.is_some_and(|known| known.names.contains(&write.name));
+                !(own && *script == write.script && write.end >= End::At(*end))
+            });
             let key = (write.script.clone(), write.name.clone());
             self.access.entry(key).or_default().push((write.at, write.end));
         }
@@ -336,11 +424,12 @@ impl Holds {
         let order: BTreeMap<u64, Second> = known.rows.iter().map(|row| (row.id, row.created)).collect();
         let mut waiting: Vec<(u64, &'static str)> = known.held.keys().copied().collect();
         waiting.sort_by_key(|(row, _)| (order.get(row).copied(), *row));
+        let mut delays: BTreeMap<&'static str, Delay> = BTreeMap::new();
         for (row, script) in waiting {
-            let baseline = self.baselines.get(&(number, script)).copied();
-            let credits = known.credits.clone();
+            let baseline = self.baselines.get(&(number, script));
+            let credits = &known.credits;
             let ends = reckoning::after_each(&known.rows, script, &self.products, baseline, &|row| {
-                credits.get(&(row, script)).map_or(0, |credit| credit.low)
+                credits.get(&(row, script)).copied().unwrap_or(0)
             });
             let at = ends.iter().position(|(id, _)| *id == row);
             let before = match at {
@@ -383,97 +472,240 @@ impl Holds {
             if held.runs.is_empty() {
                 continue;
             }
-            let past = known.credited.entry(script).or_default();
-            let access = |from: Ms, to: Ms| {
-                let times: Vec<&[(Ms, End)]> = names
-                    .iter()
+            let delay = delays.entry(script).or_insert_with(|| Delay {
+                rows: BTreeMap::new(),
+                settled: (since, run.end),
+                times: (names.iter())
                     .filter_map(|name| self.access.get(&(script.to_owned(), name.clone())))
-                    .map(Vec::as_slice)
-                    .collect();
-                without(&dark(&times, from, to), past)
-            };
-            let credit = worth(&held, (since, run.end), self.late, &access);
-            let credit = if known.shares {
-                Credit { low: 0, ..credit }
-            } else {
-                credit
-            };
-            if credit.high > 0 {
-                known.credits.insert((row, script), credit);
-            }
-            let from = if (held.first.0 - held.created * 1000) > self.late {
-                held.created * 1000
-            } else {
-                held.first.0
-            };
-            past.push((from, run.end));
+                    .cloned()
+                    .collect(),
+                shares: known.shares,
+            });
+            delay.settled.0 = delay.settled.0.min(since);
+            delay.rows.insert(row, held);
         }
+        known.delays.extend(delays);
+    }
+
+    /// The customers with delays that the record has to be asked about.
+    pub fn unrecorded(&self) -> Vec<u32> {
+        let unrecorded = self
+            .customers
+            .iter()
+            .filter(|(_, known)| !known.delays.is_empty());
+        unrecorded.map(|(number, _)| *number).collect()
+    }
+
+    /// Takes what the sync has put on record of a customer's delays, the newest last. Returns what of it cannot be right.
+    pub fn recorded(&mut self, number: u32, record: &[Recorded]) -> Vec<String> {
+        let Some(known) = self.customers.get_mut(&number) else {
+            return Vec::new();
+        };
+        let mut faults = Vec::new();
+        for (script, delay) in std::mem::take(&mut known.delays) {
+            let given = (record.iter().rev())
+                .filter(|recorded| recorded.script == script)
+                .filter(|recorded| delay.rows.contains_key(&recorded.row));
+            // Of what is on record about a row only the last counts.
+            let mut last: BTreeMap<u64, &Recorded> = BTreeMap::new();
+            for recorded in given {
+                last.entry(recorded.row).or_insert(recorded);
+            }
+            last.retain(|_, recorded| recorded.seconds > 0);
+            for recorded in last.values() {
+                known.credits.insert((recorded.row, script), recorded.seconds);
+            }
+            let last: Vec<&Recorded> = last.into_values().collect();
+            if let Err(wrong) = delay.check(&last, self.late, &self.runs) {
+                faults.push(format!(
+                    "a delay of customer {number} on {script}: {wrong}\n  {last:?}\n  {delay:?}"
+                ));
+            }
+        }
+        faults
+    }
+
+    /// What is on record as given back to a customer though no delay explains it.
+    pub fn unexplained(&self, number: u32, record: &[Recorded]) -> Vec<Recorded> {
+        let mut last: BTreeMap<(u64, &str), &Recorded> = BTreeMap::new();
+        for recorded in record {
+            last.insert((recorded.row, &recorded.script), recorded);
+        }
+        let known = self.customers.get(&number);
+        last.retain(|(row, script), recorded| {
+            let counts = known.is_some_and(|known| {
+                known
+                    .rows
+                    .iter()
+                    .any(|own| own.id == *row && reckoning::is_eligible(own))
+            });
+            let explained = known
+                .is_some_and(|known| (known.credits.iter()).any(|((own, on), _)| own == row && on == script));
+            recorded.seconds > 0 && counts && !explained
+        });
+        last.into_values().cloned().collect()
     }
 }
 
-/// What a delay is worth that ended within `settled`. `dark` tells the milliseconds without access between two moments.
-fn worth(held: &Held, settled: (Ms, Ms), late: Ms, dark: &dyn Fn(Ms, Ms) -> Ms) -> Credit {
-    let created = held.created * 1000;
-    let lateness = held.first.0 - created;
-    // Where it may have begun, the earliest first.
-    let mut begins = vec![held.first.0, held.first.1];
-    if lateness > late + BORDER {
-        begins = vec![created];
-    } else if lateness > late - BORDER {
-        begins.push(created);
+impl Delay {
+    /// Whether what is on record of this delay can be right; `runs` are the times of all runs.
+    fn check(&self, record: &[&Recorded], late: Ms, runs: &[(Ms, Ms)]) -> Result<(), String> {
+        let (longest, low, high) = self.bounds(late);
+        let recorded = match record {
+            [] if low > 0 => return Err(format!("worth {low} to {high} s, and nothing was given back")),
+            [] => return Ok(()),
+            [recorded] => *recorded,
+            _ => return Err("the same time was given back more than once".to_owned()),
+        };
+        if !longest.contains(&recorded.row) {
+            return Err(format!(
+                "row {} did not wait longest; {longest:?} did",
+                recorded.row
+            ));
+        }
+        if !(low..=high).contains(&recorded.seconds) {
+            return Err(format!(
+                "worth {low} to {high} s, and {} s were given back",
+                recorded.seconds
+            ));
+        }
+        let created = self.rows.get(&recorded.row).map(|held| held.created);
+        let is_of_a_run = |moment: Second| {
+            let moment = moment * 1000;
+            let next = runs.partition_point(|(_, end)| *end < moment);
+            runs.get(next).is_some_and(|(begin, _)| *begin <= moment)
+        };
+        let mut moments = recorded.waited.iter().map(|(from, _)| *from);
+        let first = moments.next();
+        if first.is_none_or(|first| Some(first) != created && !is_of_a_run(first)) {
+            return Err("it begins at a moment at which nothing was seen".to_owned());
+        }
+        if moments.chain([recorded.until]).any(|moment| !is_of_a_run(moment)) {
+            return Err("a moment of it is of no run".to_owned());
+        }
+        if !(self.settled.0 / 1000..=self.settled.1 / 1000).contains(&recorded.until) {
+            return Err("it ends at another moment than the row was settled at".to_owned());
+        }
+        let worth = self.worth_of(recorded);
+        // Access begins within a second.
+        if !(worth / 1000..=(worth + 999) / 1000).contains(&recorded.seconds) {
+            return Err(format!(
+                "its moments come to {worth} ms, and {} s were given back",
+                recorded.seconds
+            ));
+        }
+        Ok(())
     }
-    if !held.surely {
-        // The run may not have got as far as to this row; then the next one read it first, and may have settled it.
-        begins.push(settled.1);
-        begins.extend(held.runs.get(1).map(|(begin, ..)| *begin));
+
+    /// What the moments on record come to, in milliseconds.
+    fn worth_of(&self, recorded: &Recorded) -> Ms {
+        let ends = recorded.waited.iter().skip(1).map(|(from, _)| *from);
+        let (mut by_name, mut ours) = (0, 0);
+        for ((from, cause), until) in recorded.waited.iter().zip(ends.chain([recorded.until])) {
+            let dark = self.dark(from * 1000, until * 1000);
+            match cause {
+                Cause::Ours => ours += dark,
+                Cause::Name => by_name += dark,
+            }
+        }
+        ours + by_name.min(LONGEST_FOR_A_NAME * 1000)
     }
-    let cap = LONGEST_FOR_A_NAME * 1000;
-    let mut worths = Vec::new();
-    for begin in begins {
+
+    /// How long there was no access between two moments.
+    fn dark(&self, from: Ms, until: Ms) -> Ms {
+        let times: Vec<&[(Ms, End)]> = self.times.iter().map(Vec::as_slice).collect();
+        dark(&times, from, until)
+            .iter()
+            .map(|(from, until)| until - from)
+            .sum()
+    }
+
+    /// The rows that may have waited longest, and the least and the most that their delay may be worth, in seconds.
+    fn bounds(&self, late: Ms) -> (Vec<u64>, Second, Second) {
+        let begins: BTreeMap<u64, Vec<Ms>> = (self.rows.iter())
+            .map(|(row, held)| (*row, held.begins(self.settled.1, late)))
+            .collect();
+        let latest = |begins: &Vec<Ms>| begins.iter().max().copied();
+        let longest = begins.values().filter_map(latest).min().unwrap_or_default();
+        let mut candidates: Vec<u64> = (begins.iter())
+            .filter(|(_, begins)| begins.iter().any(|begin| *begin <= longest))
+            .map(|(row, _)| *row)
+            .collect();
+        let sure = |row: &u64| begins[row].iter().all(|begin| *begin == longest);
+        if candidates.iter().all(sure) {
+            // They waited equally long.
+            candidates = candidates.into_iter().max().into_iter().collect();
+        }
+        let mut worths = Vec::new();
+        for row in &candidates {
+            for begin in &begins[row] {
+                worths.extend(
+                    self.rows[row].worths(*begin, self.settled, &|from, until| self.dark(from, until)),
+                );
+            }
+        }
+        let least = if self.shares {
+            0
+        } else {
+            worths.iter().copied().min().unwrap_or(0)
+        };
+        let most = worths.iter().copied().max().unwrap_or(0);
+        (candidates, least / 1000, (most + 999) / 1000)
+    }
+}
+
+impl Held {
+    /// When it may have begun to wait, where it was settled by `settled` at the latest.
+    fn begins(&self, settled: Ms, late: Ms) -> Vec<Ms> {
+        let created = self.created * 1000;
+        let begin = |read: Ms| if read - created > late { created } else { read };
+        let mut begins = vec![begin(self.first.0), begin(self.first.1)];
+        if !self.surely {
+            // The run may not have got as far as to this row; then the next one read it first, and may have settled it.
+            begins.push(settled);
+            begins.extend(self.runs.get(1).map(|(read, ..)| begin(*read)));
+        }
+        begins.sort_unstable();
+        begins.dedup();
+        begins
+    }
+
+    /// What the delay may be worth in milliseconds where it began at `begin` and ended within `settled`. `dark` tells the
+    /// milliseconds without access between two moments.
+    fn worths(&self, begin: Ms, settled: (Ms, Ms), dark: &dyn Fn(Ms, Ms) -> Ms) -> Vec<Ms> {
+        let mut worths = Vec::new();
         for end in [settled.0, settled.1] {
             for at_begin in [true, false] {
                 for doubtful_by_name in [true, false] {
                     let (mut by_name, mut ours) = (0, 0);
                     let mut from = begin;
-                    for (index, (_, _, name)) in held.runs.iter().enumerate() {
-                        let next = held.runs.get(index + 1);
+                    for (index, (_, _, name)) in self.runs.iter().enumerate() {
+                        let next = self.runs.get(index + 1);
                         let until = next.map_or(end, |next| if at_begin { next.0 } else { next.1 });
                         let until = until.min(end);
                         if until <= from {
                             continue;
                         }
-                        // What passed before the first run found the name unknown was no fault of the name, or was.
+                        // What passed before the first run could find the name unknown was no fault of the name.
                         let found = if index == 0 {
-                            held.first.0.clamp(from, until)
+                            self.first.0.clamp(from, until)
                         } else {
                             from
                         };
-                        let before = dark(from, found);
+                        ours += dark(from, found);
                         let after = dark(found, until);
                         if name.unwrap_or(doubtful_by_name) {
                             by_name += after;
-                            if doubtful_by_name {
-                                by_name += before
-                            } else {
-                                ours += before
-                            }
                         } else {
-                            ours += before + after;
+                            ours += after;
                         }
                         from = until;
                     }
-                    worths.push(by_name.min(cap) + ours);
+                    worths.push(by_name.min(LONGEST_FOR_A_NAME * 1000) + ours);
                 }
             }
         }
-    }
-    let least = worths.iter().copied().min().unwrap_or_default();
-    let most = worths.iter().copied().max().unwrap_or_default();
-    // Seconds are whole; which way they are rounded is not laid down.
-    let settled = held.runs.is_empty() || most == 0;
-    Credit {
-        low: least / 1000,
-        high: if settled { 0 } else { most / 1000 + 1 },
+        worths
     }
 }
 
@@ -501,14 +733,6 @@ fn cut(times: &[(Ms, Ms)], (from, to): (Ms, Ms)) -> Vec<(Ms, Ms)> {
         .flat_map(|(begin, end)| [(*begin, (*end).min(from)), ((*begin).max(to), *end)])
         .filter(|(begin, end)| begin < end)
         .collect()
-}
-
-/// How long some times are in all without others.
-fn without(times: &[(Ms, Ms)], others: &[(Ms, Ms)]) -> Ms {
-    let left = others
-        .iter()
-        .fold(times.to_vec(), |left, other| cut(&left, *other));
-    left.iter().map(|(begin, end)| end - begin).sum()
 }
 
 #[cfg(test)]
@@ -540,12 +764,14 @@ mod tests {
             cents: 4900,
             gateway: Gateway::Stripe,
             number: format!("ch_{id}"),
+            cut: None,
+            orphaned: false,
         }
     }
 
     /// Customer 1, named `ada`, with these rows, where two intervals are a day.
     fn holds(rows: &[Row]) -> Holds {
-        let mut holds = Holds::new(products(), 720);
+        let mut holds = Holds::new(products(), 720, 0);
         for row in rows {
             holds.sold(1, row);
         }
@@ -553,15 +779,24 @@ mod tests {
         holds
     }
 
-    /// A run of two seconds that is shown everything.
+    /// A run that is shown everything.
     fn run(at: Second) -> Run {
         Run {
             begin: at * 1000,
-            end: at * 1000 + 2000,
+            end: at * 1000,
             ending: Ending::Whole,
             shown: Shown::All,
             writes: Vec::new(),
             unknown: Vec::new(),
+        }
+    }
+
+    /// A run of two seconds that was killed.
+    fn killed(at: Second) -> Run {
+        Run {
+            end: at * 1000 + 2000,
+            ending: Ending::Killed,
+            ..run(at)
         }
     }
 
@@ -578,23 +813,33 @@ mod tests {
         }
     }
 
-    fn credit(holds: &Holds, row: u64) -> Option<(Second, Second)> {
-        holds
-            .credits(1)
-            .get(&(row, "S"))
-            .map(|credit| (credit.low, credit.high))
+    /// What is on record of a delay.
+    fn recorded(row: u64, seconds: Second, waited: &[(Second, Cause)], until: Second) -> Recorded {
+        Recorded {
+            row,
+            script: "S".into(),
+            seconds,
+            waited: waited.to_vec(),
+            until,
+        }
+    }
+
+    fn credit(holds: &Holds, row: u64) -> Option<Second> {
+        holds.credits(1).get(&(row, "S")).copied()
+    }
+
+    /// Whether a record is taken for right.
+    fn is_right(holds: &mut Holds, record: &[Recorded]) -> bool {
+        assert_eq!(holds.unrecorded(), [1]);
+        holds.recorded(1, record).is_empty()
     }
 
     #[test]
     fn what_its_first_run_settles_is_worth_nothing_however_late_the_run_was() {
         let mut holds = holds(&[row(1, START)]);
         holds.observe(&granting(START + 5 * DAY, START + 30 * DAY));
-        assert!(holds.is_settled(1));
-        assert_eq!(credit(&holds, 1), None);
-        assert_eq!(holds.ends(1, &[row(1, START)], "S"), {
-            let end = End::At(START + 30 * DAY);
-            (end, end)
-        });
+        assert!(holds.is_settled(1) && holds.unrecorded().is_empty());
+        assert_eq!(holds.end(1, &[row(1, START)], "S"), End::At(START + 30 * DAY));
     }
 
     #[test]
@@ -603,9 +848,40 @@ mod tests {
         holds.observe(&run(START + HOUR));
         holds.observe(&run(START + 20 * HOUR));
         assert_eq!(holds.held(1), [(1, "S")]);
-        holds.observe(&granting(START + 11 * DAY, START + 50 * DAY));
-        let lost = 11 * DAY - HOUR;
-        assert_eq!(credit(&holds, 1), Some((lost - 2, lost + 3)));
+        let settled = START + 11 * DAY;
+        holds.observe(&granting(settled, START + 50 * DAY));
+        let right = recorded(1, 11 * DAY - HOUR, &[(START + HOUR, Cause::Ours)], settled);
+        assert!(is_right(&mut holds, &[right]));
+        assert_eq!(credit(&holds, 1), Some(11 * DAY - HOUR));
+        assert_eq!(
+            holds.end(1, &[row(1, START)], "S"),
+            End::At(START + 30 * DAY + 11 * DAY - HOUR)
+        );
+    }
+
+    #[test]
+    fn a_record_with_a_wrong_second_anywhere_is_found() {
+        let (read, settled) = (START + HOUR, START + 11 * DAY);
+        let right = recorded(1, settled - read, &[(read, Cause::Ours)], settled);
+        for wrong in [
+            recorded(1, right.seconds - 1, &right.waited, settled),
+            recorded(1, right.seconds, &right.waited, settled + 1),
+            recorded(1, right.seconds, &[(read + 1, Cause::Ours)], settled),
+            recorded(1, right.seconds, &[(read, Cause::Name)], settled),
+        ] {
+            let mut holds = holds(&[row(1, START)]);
+            holds.observe(&run(read));
+            holds.observe(&granting(settled, START + 50 * DAY));
+            assert!(!is_right(&mut holds, std::slice::from_ref(&wrong)), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_given_back_is_found_where_something_was_lost() {
+        let mut holds = holds(&[row(1, START)]);
+        holds.observe(&run(START + HOUR));
+        holds.observe(&granting(START + DAY, START + 50 * DAY));
+        assert!(!is_right(&mut holds, &[]));
     }
 
     #[test]
@@ -613,7 +889,8 @@ mod tests {
         let mut holds = holds(&[row(1, START)]);
         holds.observe(&run(START + 25 * HOUR));
         holds.observe(&granting(START + 48 * HOUR, START + 50 * DAY));
-        assert_eq!(credit(&holds, 1), Some((2 * DAY, 2 * DAY + 3)));
+        let since_purchase = recorded(1, 2 * DAY, &[(START, Cause::Ours)], START + 2 * DAY);
+        assert!(is_right(&mut holds, &[since_purchase]));
     }
 
     #[test]
@@ -627,7 +904,8 @@ mod tests {
         holds.sold(1, &row(1, START));
         holds.observe(&run(START + 5 * DAY));
         holds.observe(&granting(START + 6 * DAY, START + 50 * DAY));
-        assert_eq!(credit(&holds, 1), Some((6 * DAY, 6 * DAY + 3)));
+        let since_purchase = recorded(1, 6 * DAY, &[(START, Cause::Ours)], START + 6 * DAY);
+        assert!(is_right(&mut holds, &[since_purchase]));
     }
 
     #[test]
@@ -643,11 +921,11 @@ mod tests {
         let mut last = granting(START + 12 * DAY, START + 50 * DAY);
         last.writes[0].name = "ada2".into();
         holds.observe(&last);
-        let (low, high) = credit(&holds, 1).unwrap();
-        assert!(
-            low <= 9 * DAY && 9 * DAY <= high && high - low < 10,
-            "{low} to {high}"
-        );
+        let waited = [(START + HOUR, Cause::Name), (START + 10 * DAY, Cause::Ours)];
+        assert!(is_right(
+            &mut holds,
+            &[recorded(1, 9 * DAY, &waited, START + 12 * DAY)]
+        ));
     }
 
     #[test]
@@ -655,59 +933,66 @@ mod tests {
         let mut holds = holds(&[row(1, START)]);
         holds.observe(&granting(START + HOUR, START + 30 * DAY));
         holds.sold(1, &row(2, START + 28 * DAY));
-        holds.observe(&run(START + 28 * DAY + HOUR));
-        holds.observe(&granting(START + 33 * DAY, START + 63 * DAY));
-        assert_eq!(credit(&holds, 2), Some((3 * DAY, 3 * DAY + 3)));
+        let read = START + 28 * DAY + HOUR;
+        holds.observe(&run(read));
+        let settled = START + 33 * DAY;
+        holds.observe(&granting(settled, START + 63 * DAY));
+        assert!(is_right(
+            &mut holds,
+            &[recorded(2, 3 * DAY, &[(read, Cause::Ours)], settled)]
+        ));
     }
 
     #[test]
     fn two_rows_that_wait_together_lose_their_time_once() {
-        let mut holds = holds(&[row(1, START), row(2, START + DAY)]);
-        holds.observe(&run(START + DAY + HOUR));
-        holds.observe(&granting(START + 4 * DAY, START + 90 * DAY));
-        let lost: (Second, Second) = [1, 2]
-            .iter()
-            .filter_map(|row| credit(&holds, *row))
-            .fold((0, 0), |sum, credit| (sum.0 + credit.0, sum.1 + credit.1));
-        let expected = 4 * DAY;
-        assert!(
-            lost.0 <= expected && expected <= lost.1 + 2 && lost.1 - lost.0 < 10,
-            "{lost:?}"
-        );
+        let rows = [row(1, START), row(2, START + DAY)];
+        let first = START + DAY + HOUR;
+        let settled = START + 4 * DAY;
+        let waited = |row, from: Second| recorded(row, settled - from, &[(from, Cause::Ours)], settled);
+        let both = [waited(1, START), waited(2, first)];
+        for (record, right) in [(&both[..1], true), (&both[1..], false), (&both[..], false)] {
+            let mut holds = holds(&rows);
+            holds.observe(&run(first));
+            holds.observe(&granting(settled, START + 90 * DAY));
+            assert_eq!(is_right(&mut holds, record), right, "{record:?}");
+        }
     }
 
     #[test]
     fn a_killed_run_may_have_read_the_row_or_not() {
-        let mut holds = holds(&[row(1, START)]);
-        holds.observe(&Run {
-            ending: Ending::Killed,
-            ..run(START + HOUR)
-        });
-        holds.observe(&granting(START + HOUR + 5, START + 31 * DAY));
-        assert_eq!(credit(&holds, 1), Some((0, 8)));
+        let settled = START + HOUR + 5;
+        let since = |from: Second| vec![recorded(1, settled - from, &[(from, Cause::Ours)], settled)];
+        for (record, right) in [
+            (Vec::new(), true),
+            (since(START + HOUR), true),
+            (since(START + HOUR + 2), true),
+            (since(START + HOUR + 3), false),
+        ] {
+            let mut holds = holds(&[row(1, START)]);
+            holds.observe(&killed(START + HOUR));
+            holds.observe(&granting(settled, START + 31 * DAY));
+            assert_eq!(is_right(&mut holds, &record), right, "{record:?}");
+        }
     }
 
     #[test]
     fn a_killed_run_may_have_learnt_of_the_corrected_name_or_not() {
-        let mut holds = holds(&[row(1, START)]);
-        holds.observe(&Run {
-            unknown: vec!["ada".into()],
-            ..run(START + HOUR)
-        });
-        holds.named(1, "Ada2");
-        holds.observe(&Run {
-            ending: Ending::Killed,
-            ..run(START + 10 * DAY)
-        });
-        let mut last = granting(START + 10 * DAY + 100, START + 50 * DAY);
-        last.writes[0].name = "ada2".into();
-        holds.observe(&last);
-        let (low, high) = credit(&holds, 1).unwrap();
-        assert_eq!(
-            (low, (100..110).contains(&(high - 7 * DAY))),
-            (7 * DAY, true),
-            "{high}"
-        );
+        let settled = START + 10 * DAY + 100;
+        let unlearnt = vec![(START + HOUR, Cause::Name)];
+        let learnt = vec![(START + HOUR, Cause::Name), (START + 10 * DAY + 1, Cause::Ours)];
+        for (waited, seconds) in [(unlearnt, 7 * DAY), (learnt, 7 * DAY + 99)] {
+            let mut holds = holds(&[row(1, START)]);
+            holds.observe(&Run {
+                unknown: vec!["ada".into()],
+                ..run(START + HOUR)
+            });
+            holds.named(1, "Ada2");
+            holds.observe(&killed(START + 10 * DAY));
+            let mut last = granting(settled, START + 50 * DAY);
+            last.writes[0].name = "ada2".into();
+            holds.observe(&last);
+            assert!(is_right(&mut holds, &[recorded(1, seconds, &waited, settled)]));
+        }
     }
 
     #[test]
@@ -724,16 +1009,30 @@ mod tests {
     fn a_credit_goes_with_its_row() {
         let mut holds = holds(&[row(1, START)]);
         holds.observe(&run(START + HOUR));
-        holds.observe(&granting(START + 3 * DAY, START + 50 * DAY));
-        assert!(credit(&holds, 1).is_some());
-        holds.sold(
+        let settled = START + 3 * DAY;
+        holds.observe(&granting(settled, START + 50 * DAY));
+        let record = [recorded(
             1,
-            &Row {
-                status: Status::Refunded,
-                ..row(1, START)
-            },
-        );
+            3 * DAY - HOUR,
+            &[(START + HOUR, Cause::Ours)],
+            settled,
+        )];
+        assert!(is_right(&mut holds, &record));
+        assert!(holds.unexplained(1, &record).is_empty());
+        let refunded = Row {
+            status: Status::Refunded,
+            ..row(1, START)
+        };
+        holds.sold(1, &refunded);
         holds.observe(&run(START + 4 * DAY));
         assert_eq!(credit(&holds, 1), None);
+    }
+
+    #[test]
+    fn what_nobody_waited_for_is_found_as_a_gift() {
+        let mut holds = holds(&[row(1, START)]);
+        holds.observe(&granting(START + HOUR, START + 30 * DAY));
+        let gift = recorded(1, 60, &[(START, Cause::Ours)], START + HOUR);
+        assert_eq!(holds.unexplained(1, std::slice::from_ref(&gift)), [gift]);
     }
 }

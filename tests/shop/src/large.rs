@@ -21,6 +21,9 @@ const AT_A_TIME: usize = 5000;
 /// Most runs that a first sync may take.
 const MOST_RUNS: u32 = 2000;
 
+/// How long a request is waited for that a run has made and did not wait for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// How much smaller the shop is that the memory is held against.
 const SMALLER: u32 = 10;
 
@@ -79,6 +82,8 @@ fn rows_of(customer: u32, count: u32) -> Vec<Row> {
             cents: 4900,
             gateway: Gateway::Stripe,
             number: format!("ch_{customer}_{number}"),
+            cut: None,
+            orphaned: false,
         })
         .collect()
 }
@@ -218,7 +223,7 @@ async fn to_the_end(site: &Site, path: &str) -> Result<(Calls, u32), String> {
     let mut sum = Calls::default();
     for run in 1..=MOST_RUNS {
         let answer = site.call("POST", path, None).await;
-        let calls = journal::count(&site.requests().await?);
+        let calls = journal::count(&site.requests(PATIENCE).await?);
         sum = Calls {
             transactions: sum.transactions + calls.transactions,
             validate: sum.validate + calls.validate,

@@ -7,7 +7,8 @@
 //! with the data, the log and the report is kept then. `--only 17` plays one customer's story alone.
 //!
 //! The reckoning is in `reckoning.rs` and `holds.rs`. It is written from `facts/access.md`, calls nothing of Berth's
-//! access sync, and knows only what can be seen from outside.
+//! access sync, and knows only what can be seen from outside. From Berth's own record of delays (`record.rs`) it takes
+//! the moments that only the sync can know, where a run was killed, and holds each against what was seen.
 
 #![expect(
     clippy::indexing_slicing,
@@ -20,6 +21,7 @@ mod journal;
 mod large;
 mod play;
 mod reckoning;
+mod record;
 mod rows;
 mod site;
 mod story;

@@ -9,7 +9,7 @@ use fastrand::Rng;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use crate::holds::{Ending, Holds, Ms, Run, Shown};
+use crate::holds::{Ending, Holds, Ms, Run, Shown, Write};
 use crate::reckoning::{Baseline, DAY, End, Plan, Row, Second, Status, Unit};
 use crate::site::{Answer, Site};
 use crate::story::{Happening, SCRIPTS, Story};
@@ -26,6 +26,12 @@ const BEGINS: Second = 1_926_201_600;
 /// The interval between two runs that the configuration names. Steps are shorter than two of them, so that a run is late
 /// only after the shop was away.
 const INTERVAL_MINUTES: i64 = 720;
+
+/// For how many days access goes on after a renewal that failed.
+const GRACE_DAYS: i64 = 3;
+
+/// Most reversals of one script that a run makes without an operator.
+const MOST_REVERSALS: u32 = 3;
 
 /// How often the whole shop is read anew.
 const RESCAN_EVERY: Second = 4 * DAY;
@@ -70,6 +76,8 @@ pub async fn play(arguments: &PlayArguments, folder: &Path) -> Result<Report, St
         |configuration| {
             configuration["products"] = configured();
             configuration["scheduler"] = json!({"interval_minutes": INTERVAL_MINUTES});
+            configuration["policies"] = json!({"sub_accounts": true, "grace_days": GRACE_DAYS});
+            configuration["caps"]["max_revocations"] = json!(MOST_REVERSALS);
         },
     );
     let mut play = Play::new(site.await?, story, spells, arguments, random);
@@ -121,6 +129,7 @@ struct Figures {
     looks: u32,
     replayed: u32,
     approved: u32,
+    by_hand: u32,
 }
 
 /// A story that is being played.
@@ -156,13 +165,14 @@ pub struct Play {
 
 impl Play {
     fn new(site: Site, story: Story, spells: Vec<Spell>, arguments: &PlayArguments, random: Rng) -> Self {
-        let mut holds = Holds::new(story::products(), INTERVAL_MINUTES);
+        let mut holds = Holds::new(story::products(), INTERVAL_MINUTES, GRACE_DAYS * DAY);
         for had in &story.had {
             if let Some(customer) = had.customer {
                 // The first run is at the story's begin, and nothing is sold in the minute after it.
                 let baseline = Baseline {
                     end: had.end,
                     taken: story.begins + 60,
+                    except: BTreeSet::new(),
                 };
                 holds.had(customer, had.script, &had.name, baseline);
             }
@@ -241,10 +251,10 @@ impl Play {
         }
         bar.finish_and_clear();
         self.close(now).await?;
-        let widths = Verdict::widths(self);
+        let ends = Verdict::ends(self);
         let words = format!(
             "seed {seed}: {} customers, {} rows, {} steps, {} runs, {} kills, {} writes, {} looks, {} dead letters \
-             replayed, {} plans approved, in {:.0} s\n{widths}",
+             replayed, {} plans approved, {} accesses prolonged by hand, in {:.0} s\n{ends}",
             self.story.customers.len(),
             self.figures.rows,
             self.figures.steps,
@@ -254,6 +264,7 @@ impl Play {
             self.figures.looks,
             self.figures.replayed,
             self.figures.approved,
+            self.figures.by_hand,
             started.elapsed().as_secs_f64(),
         );
         Ok(Report {
@@ -315,6 +326,7 @@ impl Play {
     /// Lets all happen in the shop that happened up to `now`.
     async fn happen(&mut self, now: Second) -> Result<(), String> {
         let mut changed: BTreeSet<(u32, u64)> = BTreeSet::new();
+        let mut prolonged = Vec::new();
         while let Some(event) = self
             .story
             .events
@@ -324,28 +336,47 @@ impl Play {
             self.happened += 1;
             let customer = event.customer;
             let rows = self.shop.entry(customer).or_default();
-            if !matches!(event.what, Happening::Sold(_)) {
+            let failed =
+                |what: &Happening| matches!(what, Happening::Sold(row) if row.status == Status::Failed);
+            if !matches!(event.what, Happening::Sold(_)) || failed(&event.what) {
                 self.changed.insert(customer, now);
             }
-            match &event.what {
+            match event.what.clone() {
                 Happening::Sold(row) => {
                     self.figures.rows += 1;
-                    rows.insert(row.id, row.clone());
-                    self.holds.sold(customer, row);
+                    self.holds.sold(customer, &row);
                     changed.insert((customer, row.id));
+                    rows.insert(row.id, row);
                 }
                 Happening::Becomes(id, status) => {
-                    let Some(row) = rows.get_mut(id) else { continue };
-                    row.status = *status;
+                    let Some(row) = rows.get_mut(&id) else { continue };
+                    row.status = status;
                     self.holds.sold(customer, row);
-                    changed.insert((customer, *id));
+                    changed.insert((customer, id));
                 }
+                Happening::Cut(id, end) => {
+                    let Some(row) = rows.get_mut(&id) else { continue };
+                    row.cut = Some(end);
+                    self.holds.sold(customer, row);
+                    changed.insert((customer, id));
+                }
+                Happening::Deleted => {
+                    for row in rows.values_mut() {
+                        row.orphaned = true;
+                        self.holds.sold(customer, row);
+                    }
+                    changed.extend(rows.keys().map(|id| (customer, *id)));
+                }
+                Happening::Prolonged(script, days) => prolonged.push((customer, script, days)),
                 Happening::Named(name) => {
-                    self.typed.insert(customer, name.clone());
-                    self.holds.named(customer, &plain(name));
+                    self.holds.named(customer, &plain(&name));
+                    self.typed.insert(customer, name);
                     changed.extend(rows.keys().map(|id| (customer, *id)));
                 }
             }
+        }
+        for (customer, script, days) in prolonged {
+            self.prolong(customer, script, days).await?;
         }
         if changed.is_empty() {
             return Ok(());
@@ -358,6 +389,28 @@ impl Play {
             .sandbox("POST", "transactions", Some(&json!(told)))
             .await
             .map(drop)
+    }
+
+    /// Somebody prolongs a customer's access to a script at the access API, where there is any.
+    async fn prolong(&mut self, customer: u32, script: &'static str, days: i64) -> Result<(), String> {
+        let path = format!("access/{script}");
+        let mut listed = self.site.sandbox("GET", &path, None).await?;
+        let name = plain(&self.typed[&customer]);
+        let now = self.site.now();
+        let users = listed.as_array_mut().into_iter().flatten();
+        let mut own = users.filter(|user| user["username"].as_str().is_some_and(|user| plain(user) == name));
+        let Some(user) = own.next() else { return Ok(()) };
+        let Some(end) = said(&user["expiration"]).filter(|end| *end > now) else {
+            return Ok(());
+        };
+        let end = end / 1000 + days * DAY;
+        user["expiration"] = json!(story::time(end));
+        self.site.sandbox("PUT", &path, Some(&listed)).await?;
+        self.figures.by_hand += 1;
+        self.holds.prolonged(customer, script, &name, end, now);
+        let written = self.written.entry((script.to_owned(), name)).or_default();
+        written.push((now, End::At(end)));
+        Ok(())
     }
 
     /// Makes the weather.
@@ -432,7 +485,8 @@ impl Play {
         } else {
             Duration::from_secs(900)
         };
-        let (begin, started) = (self.site.now(), Instant::now());
+        // The sync reckons in whole seconds.
+        let (begin, started) = (self.site.now() / 1000 * 1000, Instant::now());
         let answer = tokio::select! {
             answer = self.site.call("POST", path, None) => answer,
             () = tokio::time::sleep(patience) => None,
@@ -456,11 +510,16 @@ impl Play {
         } else {
             self.took = started.elapsed();
         }
-        let requests = self.site.requests().await?;
+        let requests = self.requests().await?;
         let known = &self.known;
-        let run = journal::run(&requests, begin, self.site.now(), ending, self.weather, &|name| {
+        let said = answer.as_ref().and_then(|answer| said(&answer.body["now"]));
+        let (begin, end) = said.map_or((begin, self.site.now()), |now| (now, now));
+        let mut run = journal::run(&requests, begin, end, ending, self.weather, &|name| {
             known.contains(&name.to_ascii_lowercase())
         });
+        if answer.is_none() {
+            self.add_unseen(&mut run).await?;
+        }
         if answer.as_ref().is_some_and(|answer| kept_away(way, answer)) {
             return Ok(answer);
         }
@@ -471,11 +530,104 @@ impl Play {
         {
             self.held = held;
         }
-        self.observe(&run);
         if answer.is_none() {
             self.site.start().await?;
         }
+        self.take_in(&run).await?;
         Ok(answer)
+    }
+
+    /// Takes in what a run did, with what it has put on record.
+    async fn take_in(&mut self, run: &Run) -> Result<(), String> {
+        let adoptable = self.holds.adoptable(run);
+        if !adoptable.is_empty() {
+            let table = self.site.table().await?;
+            for customer in adoptable {
+                let record = table.record(customer).await?;
+                for fault in self.holds.adopted(customer, &record.adopted, run) {
+                    let about = Verdict::story_of(self, customer, "");
+                    self.found(format!("{fault}\n{about}"));
+                }
+            }
+        }
+        self.observe(run);
+        self.look_up_delays().await
+    }
+
+    /// Takes the moments of the delays that are over from the sync's own record.
+    async fn look_up_delays(&mut self) -> Result<(), String> {
+        let customers = self.holds.unrecorded();
+        if customers.is_empty() {
+            return Ok(());
+        }
+        let table = self.site.table().await?;
+        for customer in customers {
+            let record = table.record(customer).await?.given_back;
+            for fault in self.holds.recorded(customer, &record) {
+                let about = Verdict::story_of(self, customer, "");
+                self.found(format!("{fault}\n{about}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks for delays that were given back and that nobody had.
+    async fn look_for_gifts(&mut self) -> Result<(), String> {
+        let table = self.site.table().await?;
+        let customers: Vec<u32> = self.story.customers.keys().copied().collect();
+        for customer in customers {
+            let record = table.record(customer).await?.given_back;
+            for gift in self.holds.unexplained(customer, &record) {
+                let about = Verdict::story_of(self, customer, "");
+                self.found(format!(
+                    "customer {customer} was given back what nobody saw waiting: {gift:?}\n{about}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The requests that were made since this was asked last.
+    async fn requests(&self) -> Result<Vec<Value>, String> {
+        let unanswered = matches!(self.weather, Kind::SomeLost | Kind::SomeUnanswered);
+        let patience = Duration::from_millis(if unanswered { 60 } else { 5000 });
+        self.site.requests(patience).await
+    }
+
+    /// Adds the writes of a run that was killed that came to the access API after its requests were looked at.
+    async fn add_unseen(&self, run: &mut Run) -> Result<(), String> {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        for script in SCRIPTS {
+            let listed = self
+                .site
+                .sandbox("GET", &format!("access/{script}"), None)
+                .await?;
+            for user in listed.as_array().into_iter().flatten() {
+                let name = user["username"].as_str().unwrap_or_default().to_ascii_lowercase();
+                let end = said(&user["expiration"]).map_or(End::Never, |end| End::At(end / 1000));
+                let in_run = (run.writes.iter().rev())
+                    .find(|write| write.script == script && write.name == name)
+                    .map(|write| write.end);
+                let known = in_run.or_else(|| {
+                    let written = self.written.get(&(script.to_owned(), name.clone()))?;
+                    written.last().map(|(_, end)| *end)
+                });
+                let had = self
+                    .story
+                    .had
+                    .iter()
+                    .find(|had| had.script == script && had.name.eq_ignore_ascii_case(&name));
+                if known.or(had.map(|had| had.end)) != Some(end) {
+                    run.writes.push(Write {
+                        at: self.site.now(),
+                        script: script.to_owned(),
+                        name,
+                        end,
+                    });
+                }
+            }
+        }
+        Ok(())
     }
 
     fn observe(&mut self, run: &Run) {
@@ -569,30 +721,25 @@ impl Play {
             Some(Answer { status: 200, body }) => body,
             other => return Err(format!("the plan was answered {other:?}")),
         };
-        self.site.requests().await?;
+        self.requests().await?;
         let id = plan["id"]
             .as_str()
             .or(plan["plan_id"].as_str())
             .unwrap_or_default()
             .to_owned();
         let path = format!("/api/access/plans/{id}/approve");
-        let begin = self.site.now();
+        // What is approved is what the plan says, as of the plan's own time.
+        let made = said(&plan["created_at"]).ok_or("the plan does not say when it was made")?;
         match self.site.call("POST", &path, Some(&json!({}))).await {
             Some(Answer { status: 200, .. }) => self.figures.approved += 1,
             other => self.found(format!("the plan {id} was approved with {other:?}")),
         }
-        let requests = self.site.requests().await?;
+        let requests = self.requests().await?;
         let known = &self.known;
-        let run = journal::run(
-            &requests,
-            begin,
-            self.site.now(),
-            Ending::Unfinished,
-            self.weather,
-            &|name| known.contains(&name.to_ascii_lowercase()),
-        );
-        self.observe(&run);
-        Ok(())
+        let run = journal::run(&requests, made, made, Ending::Unfinished, self.weather, &|name| {
+            known.contains(&name.to_ascii_lowercase())
+        });
+        self.take_in(&run).await
     }
 
     /// What a route lists.
@@ -615,6 +762,7 @@ impl Play {
             now += 13 * HOUR;
             self.step(now, true).await?;
         }
+        self.look_for_gifts().await?;
         self.look(true).await
     }
 
@@ -643,6 +791,11 @@ fn kept_away(way: Way, answer: &Answer) -> bool {
     answer.status == 409 || way == Way::Rescan && answer.status == 200 && answer.body.is_null()
 }
 
+/// A moment that the stack said, in milliseconds.
+fn said(moment: &Value) -> Option<Ms> {
+    Some(moment.as_str()?.parse::<jiff::Timestamp>().ok()?.as_millisecond())
+}
+
 /// The name that somebody means who typed this.
 pub fn plain(typed: &str) -> String {
     let typed = typed.trim().trim_start_matches('@');
@@ -653,9 +806,10 @@ pub fn plain(typed: &str) -> String {
     name.to_ascii_lowercase()
 }
 
-/// Whether a customer ever got money back.
-pub fn was_refunded(rows: Option<&BTreeMap<u64, Row>>) -> bool {
-    rows.is_some_and(|rows| rows.values().any(|row| row.status == Status::Refunded))
+/// Whether something was ever taken back from a customer.
+pub fn was_taken_back(rows: Option<&BTreeMap<u64, Row>>) -> bool {
+    let taken_back = |row: &Row| row.status == Status::Refunded || row.cut.is_some() || row.orphaned;
+    rows.is_some_and(|rows| rows.values().any(taken_back))
 }
 
 #[cfg(test)]

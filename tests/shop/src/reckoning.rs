@@ -3,7 +3,7 @@
 //! Nothing of Berth is used or imitated here: this is the second opinion. It reckons in plain whole seconds, row by row,
 //! for one person and one script, and knows nothing of runs, stores or calls. What a delay is worth is handed in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
@@ -74,6 +74,8 @@ pub enum Kind {
     Confirmation,
     /// A row that MemberPress makes up.
     Fallback,
+    /// A member of somebody else's account, who paid nothing.
+    SubAccount,
 }
 
 /// How a row stands.
@@ -121,15 +123,28 @@ pub struct Row {
     pub gateway: Gateway,
     /// The gateway's own number of the payment.
     pub number: String,
+    /// An earlier end than the one that it said first, which somebody has given it since.
+    pub cut: Option<Second>,
+    /// Whether its member was deleted.
+    pub orphaned: bool,
 }
 
-/// What a person had on a script before the sync was set up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+impl Row {
+    /// When it says now that it ends.
+    pub fn present_end(&self) -> Expires {
+        self.cut.map_or(self.expires, Expires::At)
+    }
+}
+
+/// What a person had on a script before the sync was set up, or was given by hand since.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Baseline {
     /// When it ended.
     pub end: End,
     /// Rows created up to then are contained in it.
     pub taken: Second,
+    /// But for these, which were known then and not granted yet.
+    pub except: BTreeSet<u64>,
 }
 
 /// What an eligible row does.
@@ -144,6 +159,8 @@ enum Effect {
 /// What a row does to a person's access, if it does anything.
 fn effect(row: &Row) -> Option<Effect> {
     match (row.kind, row.status) {
+        _ if row.orphaned => None,
+        (Kind::SubAccount, Status::Complete) => Some(Effect::Paid),
         (Kind::Payment, Status::Complete) if row.cents > 0 || row.gateway == Gateway::Manual => {
             Some(Effect::Paid)
         }
@@ -211,7 +228,7 @@ fn length(row: &Row, before: Option<&Row>, plan: Plan) -> Length {
         (Expires::Zero, Plan::Of(..)) => Length::Doubtful,
         (Expires::Unsaid, Plan::Of(count, unit)) => Length::Plan(count, unit),
         (Expires::At(end), plan) => {
-            let before = before.and_then(|before| match before.expires {
+            let before = before.and_then(|before| match before.present_end() {
                 Expires::At(end) if end - row.created <= EARLY_RENEWAL => Some(end),
                 _ => None,
             });
@@ -225,7 +242,8 @@ fn length(row: &Row, before: Option<&Row>, plan: Plan) -> Length {
             if length <= 0 || (length - planned).abs() > allowed {
                 Length::Doubtful
             } else {
-                Length::Source(length)
+                // An earlier end is no reason for doubt where it was given later.
+                Length::Source(row.cut.map_or(length, |cut| (cut - from).max(0)))
             }
         }
     }
@@ -245,7 +263,7 @@ pub fn fold(
     rows: &[Row],
     script: &str,
     products: &Products,
-    baseline: Option<Baseline>,
+    baseline: Option<&Baseline>,
     credit: &dyn Fn(u64) -> Second,
 ) -> End {
     after_each(rows, script, products, baseline, credit)
@@ -261,7 +279,7 @@ pub fn after_each(
     rows: &[Row],
     script: &str,
     products: &Products,
-    baseline: Option<Baseline>,
+    baseline: Option<&Baseline>,
     credit: &dyn Fn(u64) -> Second,
 ) -> Vec<(u64, End)> {
     let counted = counted(rows);
@@ -272,7 +290,8 @@ pub fn after_each(
         let Some(product) = products.get(&row.product) else {
             continue;
         };
-        let contained = baseline.is_some_and(|baseline| row.created <= baseline.taken);
+        let contained = baseline
+            .is_some_and(|baseline| row.created <= baseline.taken && !baseline.except.contains(&row.id));
         if contained || !product.scripts.contains(&script) {
             continue;
         }
@@ -333,6 +352,28 @@ pub fn after_each(
     ends
 }
 
+/// An end with the grace that follows on it where the renewal failed that should have come by then.
+pub fn with_grace(end: End, rows: &[Row], script: &str, products: &Products, grace: Second) -> End {
+    let End::At(at) = end else { return end };
+    let counted = counted(rows);
+    let opens = |row: &Row| {
+        let product = products.get(&row.product);
+        product.is_some_and(|product| product.scripts.contains(&script))
+    };
+    let failed = rows.iter().any(|failed| {
+        let renewals =
+            || (counted.iter()).filter(|row| row.subscription == failed.subscription && opens(row));
+        failed.status == Status::Failed
+            && !failed.orphaned
+            && failed.subscription != 0
+            && opens(failed)
+            && failed.created >= at - EARLY_RENEWAL
+            && renewals().any(|row| row.created <= failed.created)
+            && !renewals().any(|row| row.created > failed.created)
+    });
+    if failed { End::At(at + grace) } else { end }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -369,6 +410,8 @@ mod tests {
             cents: 4900,
             gateway: Gateway::Stripe,
             number: format!("ch_{id}"),
+            cut: None,
+            orphaned: false,
         }
     }
 
@@ -505,14 +548,81 @@ mod tests {
         let baseline = Baseline {
             end: End::At(at("2031-02-10T23:59:59Z")),
             taken: at("2031-02-01T00:00:00Z"),
+            except: BTreeSet::new(),
         };
         let rows = [
             recurring(1, "2031-01-10T08:00:00Z", "2031-02-10T23:59:59Z"),
             recurring(2, "2031-02-10T03:00:00Z", "2031-03-10T23:59:59Z"),
         ];
-        let end = |rows: &[Row]| fold(rows, "S", &products(), Some(baseline), &|_| 0);
+        let end = |rows: &[Row]| fold(rows, "S", &products(), Some(&baseline), &|_| 0);
         assert_eq!(end(&rows[..1]), End::At(at("2031-02-10T23:59:59Z")));
         assert_eq!(end(&rows), End::At(at("2031-03-10T23:59:59Z")));
+    }
+
+    #[test]
+    fn what_was_known_but_not_granted_when_more_was_given_by_hand_is_added_to_it() {
+        let rows = [
+            paid(1, 30, "2031-01-01T00:00:00Z"),
+            paid(2, 30, "2031-01-20T00:00:00Z"),
+        ];
+        let baseline = |except: &[u64]| Baseline {
+            end: End::At(at("2031-06-01T00:00:00Z")),
+            taken: at("2031-01-21T00:00:00Z"),
+            except: except.iter().copied().collect(),
+        };
+        let end = |baseline| fold(&rows, "S", &products(), Some(&baseline), &|_| 0);
+        assert_eq!(end(baseline(&[])), End::At(at("2031-06-01T00:00:00Z")));
+        assert_eq!(end(baseline(&[2])), End::At(at("2031-07-01T00:00:00Z")));
+    }
+
+    #[test]
+    fn an_end_that_was_moved_back_counts_and_is_no_doubt() {
+        let mut row = recurring(1, "2031-01-10T08:00:00Z", "2031-02-10T23:59:59Z");
+        row.cut = Some(at("2031-01-14T23:59:59Z"));
+        assert_eq!(ends_at(&[row]), End::At(at("2031-01-14T23:59:59Z")));
+    }
+
+    #[test]
+    fn a_deleted_members_rows_give_nothing() {
+        let row = Row {
+            orphaned: true,
+            ..paid(1, 30, "2031-01-01T00:00:00Z")
+        };
+        assert_eq!(ends_at(&[row]), End::None);
+    }
+
+    #[test]
+    fn a_sub_account_has_its_time_without_paying() {
+        let row = Row {
+            kind: Kind::SubAccount,
+            cents: 0,
+            ..recurring(1, "2031-01-10T08:00:00Z", "2031-02-10T23:59:59Z")
+        };
+        assert_eq!(ends_at(&[row]), End::At(at("2031-02-10T23:59:59Z")));
+    }
+
+    #[test]
+    fn a_renewal_that_failed_earns_its_grace_until_it_is_made_up_for() {
+        let paid = recurring(1, "2031-01-10T08:00:00Z", "2031-02-10T23:59:59Z");
+        let failed = Row {
+            status: Status::Failed,
+            ..recurring(2, "2031-02-10T12:00:00Z", "2031-03-10T23:59:59Z")
+        };
+        let made_up = recurring(3, "2031-02-12T12:00:00Z", "2031-03-10T23:59:59Z");
+        let ends = |rows: &[Row]| with_grace(ends_at(rows), rows, "S", &products(), 3 * DAY);
+        assert_eq!(
+            ends(std::slice::from_ref(&paid)),
+            End::At(at("2031-02-10T23:59:59Z"))
+        );
+        assert_eq!(
+            ends(&[paid.clone(), failed.clone()]),
+            End::At(at("2031-02-13T23:59:59Z"))
+        );
+        assert_eq!(
+            ends(&[paid, failed.clone(), made_up]),
+            End::At(at("2031-03-10T23:59:59Z"))
+        );
+        assert_eq!(ends(&[failed]), End::None);
     }
 
     #[test]

@@ -11,8 +11,8 @@ pub fn told(customer: u32, typed: &str, row: &Row) -> Value {
     json!({
         "id": row.id,
         "transaction_id": row.id,
-        "user_id": customer,
-        "user_email": format!("customer{customer}@example.com"),
+        "user_id": if row.orphaned { 0 } else { customer },
+        "user_email": if row.orphaned { String::new() } else { format!("customer{customer}@example.com") },
         "user_login": format!("customer{customer}"),
         "display_name": format!("Customer {customer}"),
         "user_meta": {"tradingview_username": typed},
@@ -29,6 +29,7 @@ pub fn told(customer: u32, typed: &str, row: &Row) -> Value {
             Kind::Payment => "payment",
             Kind::Confirmation => "subscription_confirmation",
             Kind::Fallback => "fallback",
+            Kind::SubAccount => "sub_account",
         },
         "subscription_id": row.subscription.to_string(),
         "parent_transaction_id": "0",
@@ -41,7 +42,7 @@ pub fn told(customer: u32, typed: &str, row: &Row) -> Value {
         },
         "trans_num": row.number,
         "created_at": written(row.created),
-        "expires_at": match row.expires {
+        "expires_at": match row.present_end() {
             Expires::Unsaid => Value::Null,
             Expires::Zero => "0000-00-00 00:00:00".into(),
             Expires::At(end) => written(end).into(),

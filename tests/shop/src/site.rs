@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 
 use crate::reckoning::Second;
+use crate::record::Table;
 use crate::story;
 
 /// The longest that a stack may take to start.
@@ -28,6 +29,7 @@ const OPERATOR: &str = "dev:olga:operator";
 #[derive(Debug, Clone, Deserialize)]
 struct Urls {
     api: String,
+    dynamodb: String,
 }
 
 /// An answer of the stack.
@@ -170,6 +172,12 @@ impl Site {
         }
     }
 
+    /// The stack's table.
+    pub async fn table(&self) -> Result<Table, String> {
+        let (_, urls) = self.running.as_ref().ok_or("the stack does not run")?;
+        Table::find(&urls.dynamodb, self.http.clone()).await
+    }
+
     /// Where the stack's log is.
     pub fn log(&self) -> PathBuf {
         self.folder.join("berth.log")
@@ -242,23 +250,16 @@ impl Site {
         serde_json::from_str(&body).map_err(text)
     }
 
-    /// The requests that the sandboxes received since this was asked last.
-    pub async fn requests(&self) -> Result<Vec<Value>, String> {
-        // What a dead caller asked for is worked off all the same.
+    /// The requests that the sandboxes received since this was asked last. One that is still under way is waited for, but
+    /// for not longer than `patience`: some are never answered.
+    pub async fn requests(&self, patience: Duration) -> Result<Vec<Value>, String> {
         let started = Instant::now();
         loop {
             let requests = self.sandbox("GET", "requests", None).await?;
-            let under_way = requests
-                .as_array()
-                .into_iter()
-                .flatten()
-                .any(|request| request["status"].is_null());
-            if !under_way || started.elapsed() > Duration::from_millis(60) {
-                self.sandbox.forget_requests();
-                return Ok(match requests {
-                    Value::Array(requests) => requests,
-                    _ => Vec::new(),
-                });
+            let mut requests = requests.as_array().into_iter().flatten();
+            let under_way = requests.any(|request| request["status"].is_null());
+            if !under_way || started.elapsed() > patience {
+                return Ok(self.sandbox.take_requests());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

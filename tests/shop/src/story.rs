@@ -32,6 +32,12 @@ pub enum Happening {
     Becomes(u64, Status),
     /// A customer has another name from now on.
     Named(String),
+    /// Somebody moves a row's end back in the shop.
+    Cut(u64, Second),
+    /// A customer is deleted in the shop.
+    Deleted,
+    /// Somebody prolongs a customer's access to a script by hand, by so many days, if there is any.
+    Prolonged(&'static str, i64),
 }
 
 /// Something that happens to a customer.
@@ -94,6 +100,7 @@ enum Habit {
     Now,
     Lifetime,
     Single,
+    Team,
     Nothing,
 }
 
@@ -207,11 +214,13 @@ impl Story {
                 shares: shares.is_some(),
             },
         );
-        let moves = life
-            .events
-            .iter()
-            .any(|event| matches!(event.what, Happening::Named(_)));
-        let plain = !wrong && !moves && life.had.is_empty() && shares.is_none();
+        let alters = life.events.iter().any(|event| {
+            matches!(
+                event.what,
+                Happening::Named(_) | Happening::Deleted | Happening::Prolonged(..)
+            )
+        });
+        let plain = !wrong && !alters && life.had.is_empty() && shares.is_none();
         self.events.append(&mut life.events);
         self.had.append(&mut life.had);
         self.usernames.append(&mut life.names);
@@ -243,8 +252,10 @@ impl Story {
                         row.number = format!("ch_{}", row.id);
                     }
                 }
-                Happening::Becomes(row, _) => *row = ids[&(event.customer, *row)],
-                Happening::Named(_) => {}
+                Happening::Becomes(row, _) | Happening::Cut(row, _) => {
+                    *row = ids[&(event.customer, *row)];
+                }
+                Happening::Named(_) | Happening::Deleted | Happening::Prolonged(..) => {}
             }
         }
         let ends = self.ends;
@@ -273,7 +284,8 @@ impl Life {
             42..52 => Habit::Yearly,
             52..80 => Habit::Now,
             80..85 => Habit::Lifetime,
-            85..94 => Habit::Single,
+            85..92 => Habit::Single,
+            92..96 => Habit::Team,
             _ => Habit::Nothing,
         };
         let old =
@@ -290,13 +302,28 @@ impl Life {
             Habit::Now => self.buy_now_and_then(first),
             Habit::Lifetime => self.buy_for_ever(first),
             Habit::Single => self.buy_one_at_a_time(first),
+            Habit::Team => self.join_a_team(first),
             Habit::Nothing => self.get_nothing(first),
         }
         if habit == Habit::Monthly && self.chance(20) {
             let first = first.max(self.begins) + self.random.i64(26 * DAY..200 * DAY);
             self.buy_now_and_then(first);
         }
-        if self.wrong && !self.chance(10) {
+        let plain = !self.wrong && !shares;
+        if plain && self.had.is_empty() && self.chance(2) {
+            let at = first + self.random.i64(20 * DAY..400 * DAY);
+            self.leave(at);
+        } else if plain && self.chance(4) {
+            let script = match habit {
+                Habit::Monthly | Habit::Yearly => "S1",
+                Habit::Single => "S5",
+                Habit::Team => "S2",
+                _ => "S3",
+            };
+            let at = first.max(self.begins) + self.random.i64(5 * DAY..300 * DAY);
+            let days = self.random.i64(3..60);
+            self.push(at, Happening::Prolonged(script, days));
+        } else if self.wrong && !self.chance(10) {
             let corrected = first + self.random.i64(HOUR..15 * DAY);
             let typed = self.spelt(canonical);
             self.push(corrected, Happening::Named(typed));
@@ -350,6 +377,8 @@ impl Life {
             cents,
             gateway: Gateway::Stripe,
             number: String::new(),
+            cut: None,
+            orphaned: false,
         }
     }
 
@@ -450,12 +479,31 @@ impl Life {
             if created <= self.begins {
                 self.remember(product, end, canonical);
             }
+            if created > self.begins && self.chance(2) && end - created > 8 * DAY {
+                // Somebody ends it in the shop: it is as if it had ended the day before.
+                let at = self.random.i64(created + 5 * DAY..end - 2 * DAY);
+                self.push(at, Happening::Cut(own, end_of_day(at - DAY)));
+                return (at, false);
+            }
             let churn = if product == 200 { 30 } else { 6 };
             if self.chance(churn) || end >= self.ends {
                 return (created, false);
             }
             if product == 100 && self.chance(3) {
                 return (created, true);
+            }
+            if end > self.begins + 2 * DAY && self.chance(6) {
+                // The card is refused; perhaps another one is given in time.
+                let failed = end - self.random.i64(HOUR..20 * HOUR);
+                self.sell(Row {
+                    status: Status::Failed,
+                    ..recurring(failed, end_of_day(add(anchor, period(count + 1))))
+                });
+                if self.chance(40) {
+                    return (end, false);
+                }
+                created = end + self.random.i64(HOUR..2 * DAY);
+                continue;
             }
             created = match self.random.u32(..100) {
                 0..5 => end - self.random.i64(DAY..3 * DAY),
@@ -533,6 +581,34 @@ impl Life {
                 return;
             }
         }
+    }
+
+    /// A place in somebody else's account, renewed with it.
+    fn join_a_team(&mut self, first: Second) {
+        self.subscriptions += 1;
+        let subscription = u64::from(self.number) * 10 + self.subscriptions;
+        let mut created = first;
+        for count in 1.. {
+            let end = end_of_day(add(first, Span::new().years(count)));
+            self.sell(Row {
+                kind: Kind::SubAccount,
+                cents: 0,
+                gateway: Gateway::Manual,
+                subscription,
+                expires: Expires::At(end),
+                ..Self::row(200, created)
+            });
+            if end >= self.ends || self.chance(30) {
+                return;
+            }
+            created = end - self.random.i64(HOUR..20 * HOUR);
+        }
+    }
+
+    /// Leaves the shop for good: nothing happens after it.
+    fn leave(&mut self, at: Second) {
+        self.events.retain(|event| event.at < at);
+        self.push(at, Happening::Deleted);
     }
 
     fn buy_for_ever(&mut self, first: Second) {
@@ -664,6 +740,17 @@ mod tests {
     fn every_kind_of_trouble_happens_to_somebody() {
         let story = Story::of(400, 24, BEGINS, 1);
         let has = |what: &dyn Fn(&Happening) -> bool| story.events.iter().any(|event| what(&event.what));
+        for what in [
+            Happening::Deleted,
+            Happening::Cut(0, 0),
+            Happening::Prolonged("S1", 0),
+        ] {
+            let kind = std::mem::discriminant(&what);
+            assert!(has(&|what| std::mem::discriminant(what) == kind), "{what:?}");
+        }
+        assert!(has(
+            &|what| matches!(what, Happening::Sold(row) if row.kind == Kind::SubAccount)
+        ));
         for status in [Status::Refunded, Status::Complete] {
             assert!(has(
                 &|what| matches!(what, Happening::Becomes(_, other) if *other == status)

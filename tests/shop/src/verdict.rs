@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use crate::holds::Write;
-use crate::play::{Play, plain, was_refunded};
+use crate::play::{Play, plain, was_taken_back};
 use crate::reckoning::{DAY, End, Row, Second};
 use crate::site::Answer;
 use crate::story::{self, SCRIPTS};
@@ -80,18 +80,16 @@ impl Verdict {
                 unsettled.extend(customers);
                 continue;
             }
-            let (mut least, mut most) = (End::None, End::None);
+            let mut expected = End::None;
             if play.known.contains(&name) {
-                for number in &customers {
-                    let (low, high) = play.holds.ends(*number, &rows(play, *number), script);
-                    (least, most) = (least.max(low), most.max(high));
-                }
+                let ends =
+                    (customers.iter()).map(|number| play.holds.end(*number, &rows(play, *number), script));
+                expected = ends.max().unwrap_or(End::None);
             }
             let over = |end: End| end <= End::At(now);
-            let right = least <= has && has <= most || over(has) && over(most);
-            if !right {
+            if has != expected && !(over(has) && over(expected)) {
                 for number in customers {
-                    faults.push(Self::about(play, number, script, (least, most), has));
+                    faults.push(Self::about(play, number, script, expected, has));
                 }
             }
         }
@@ -199,14 +197,14 @@ impl Verdict {
             .filter(|(_, typed)| plain(typed) == write.name)
             .map(|(number, _)| *number)
             .collect();
-        let may = owners.is_empty() || owners.iter().any(|number| was_refunded(play.shop.get(number)));
+        let may = owners.is_empty() || owners.iter().any(|number| was_taken_back(play.shop.get(number)));
         (!may).then(|| {
             let about: String = owners
                 .iter()
                 .map(|number| Self::story_of(play, *number, ""))
                 .collect();
             format!(
-                "a write lowered {} on {} from {} to {} at {}, though nobody got money back\n{about}",
+                "a write lowered {} on {} from {} to {} at {}, though nothing was taken back\n{about}",
                 write.name,
                 write.script,
                 told(before),
@@ -216,53 +214,43 @@ impl Verdict {
         })
     }
 
-    /// How far the reckoning is from knowing every second.
-    pub fn widths(play: &Play) -> String {
-        let (mut exact, mut within, mut wider, mut most) = (0, 0, 0, 0);
+    /// How many ends were reckoned, each to the second.
+    pub fn ends(play: &Play) -> String {
+        let (mut ends, mut delays, mut longest) = (0_usize, 0_usize, 0);
         for number in play.story.customers.keys() {
             let rows = rows(play, *number);
-            for script in SCRIPTS {
-                match play.holds.ends(*number, &rows, script) {
-                    (low, high) if low == high => exact += usize::from(low != End::None),
-                    (End::At(low), End::At(high)) if high - low <= 60 => within += 1,
-                    (End::At(low), End::At(high)) => {
-                        wider += 1;
-                        most = most.max(high - low);
-                    }
-                    _ => wider += 1,
-                }
-            }
+            let reckoned = SCRIPTS.map(|script| play.holds.end(*number, &rows, script));
+            ends += reckoned.iter().filter(|end| **end != End::None).count();
+            let credits = play.holds.credits(*number);
+            delays += credits.len();
+            longest = longest.max(credits.into_values().max().unwrap_or(0));
         }
-        format!(
-            "{exact} ends reckoned to the second, {within} within a minute that runs took, {wider} within more, at most {most} s"
-        )
+        format!("{ends} ends reckoned to the second, {delays} delays given back, the longest of {longest} s")
     }
 
-    fn about(play: &Play, number: u32, script: &'static str, expected: (End, End), found: End) -> String {
-        let range = if expected.0 == expected.1 {
-            told(expected.0)
-        } else {
-            format!("from {} to {}", told(expected.0), told(expected.1))
-        };
-        let short = match (expected.0, expected.1, found) {
-            (End::At(low), _, End::At(found)) if found < low => format!(" ({} s too short)", low - found),
-            (_, End::At(high), End::At(found)) if found > high => format!(" ({} s too long)", found - high),
+    fn about(play: &Play, number: u32, script: &'static str, expected: End, found: End) -> String {
+        let difference = match (expected, found) {
+            (End::At(expected), End::At(found)) if found < expected => {
+                format!(" ({} s too short)", expected - found)
+            }
+            (End::At(expected), End::At(found)) => format!(" ({} s too long)", found - expected),
             _ => String::new(),
         };
         format!(
-            "customer {number} on {script}\n  expected {range}\n  found    {}{short}\n{}",
+            "customer {number} on {script}\n  expected {}\n  found    {}{difference}\n{}",
+            told(expected),
             told(found),
             Self::story_of(play, number, script)
         )
     }
 
     /// A customer's rows, delays and writes.
-    fn story_of(play: &Play, number: u32, script: &str) -> String {
+    pub fn story_of(play: &Play, number: u32, script: &str) -> String {
         let mut text = format!("  typed {:?}\n", play.typed.get(&number));
         for row in rows(play, number) {
             let _ = writeln!(
                 text,
-                "  row {} product {} {:?} {:?} of {} until {}{}{}",
+                "  row {} product {} {:?} {:?} of {} until {}{}{}{}{}",
                 row.id,
                 row.product,
                 row.kind,
@@ -278,6 +266,13 @@ impl Verdict {
                     format!(", subscription {}", row.subscription)
                 },
                 if row.cents == 0 { ", nothing paid" } else { "" },
+                if row.orphaned {
+                    ", its member was deleted"
+                } else {
+                    ""
+                },
+                row.cut
+                    .map_or_else(String::new, |end| format!(", now until {}", story::time(end))),
             );
         }
         for had in play.story.had.iter().filter(|had| had.customer == Some(number)) {
@@ -289,11 +284,7 @@ impl Verdict {
             }
         }
         for ((row, on), credit) in play.holds.credits(number) {
-            let _ = writeln!(
-                text,
-                "  the delay of row {row} on {on} is worth {} to {} s",
-                credit.low, credit.high
-            );
+            let _ = writeln!(text, "  the delay of row {row} on {on} is worth {credit} s");
         }
         for (row, on) in play.holds.held(number) {
             let _ = writeln!(text, "  row {row} on {on} was read and is not settled");
