@@ -377,6 +377,8 @@ impl Customer {
         self.unknown = None;
         for holding in self.scripts.values_mut() {
             holding.refused_name = None;
+            // From here on it is no longer the name that anything waits for, whatever else does.
+            holding.go_on_waiting(HoldCause::Ours, now);
             let transactions: Vec<TransactionId> = holding.progress.keys().cloned().collect();
             for transaction in transactions {
                 holding.advance(&transaction, &Event::NameChanged, now);

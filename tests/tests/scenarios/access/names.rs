@@ -55,6 +55,29 @@ async fn a_wrong_name_is_told_once_with_suggestions_and_released_when_it_is_corr
 }
 
 #[tokio::test]
+async fn what_a_corrected_name_waits_for_our_sake_is_given_back_whole() {
+    let mut shop = Shop::open().await;
+    shop.sell(1, 11, "Adda", json!({"created_at": day(0)})).await;
+    shop.sync().await;
+    shop.advance_days(10).await;
+    shop.change(1, json!({"user_meta": {"tradingview_username": "Ada"}}))
+        .await;
+    // The run is stopped by somebody else's look-up, before it comes to this customer.
+    shop.sell(2, 10, "Bob", json!({"created_at": day(10)})).await;
+    shop.fail_with("validate", 401, 50).await;
+    shop.sync().await;
+    shop.heal().await;
+    shop.advance_days(2).await;
+    shop.sync().await;
+    let access = shop.access("S1").await;
+    assert!(
+        access["Ada"].as_str().unwrap() >= end(39).as_str().unwrap(),
+        "seven days for the name and two for the outage: {access}"
+    );
+    shop.world.stop().await;
+}
+
+#[tokio::test]
 async fn an_operator_corrects_a_name() {
     let mut shop = Shop::open().await;
     shop.sell(1, 11, "Adda", json!({"created_at": day(0)})).await;
