@@ -240,6 +240,13 @@ impl Holds {
                 .unwrap_or(0)
         });
         reckoning::with_grace(end, rows, script, &self.products, self.grace)
+            .max(self.given_by_hand(customer, script))
+    }
+
+    /// The end that somebody gave by hand and that no run has taken in yet.
+    pub fn given_by_hand(&self, customer: u32, script: &'static str) -> End {
+        let given = self.by_hand.get(&(customer, script)).copied();
+        given.map_or(End::None, End::At)
     }
 
     /// Somebody prolonged a customer's access by hand, at a moment in milliseconds.

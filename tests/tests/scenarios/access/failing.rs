@@ -44,7 +44,10 @@ async fn a_failing_look_up_is_never_held_against_the_customer() {
             && entry["events"][0]["event"] == "access.credited"
     });
     let told = audit.and_then(|(_, entry)| entry["events"][0]["detail"].as_str());
-    assert!(told.is_some_and(|told| told.starts_with("86400 s for waiting since ")), "{told:?}");
+    assert!(
+        told.is_some_and(|told| told.starts_with("86400 s for waiting since ")),
+        "{told:?}"
+    );
     shop.world.stop().await;
 }
 
