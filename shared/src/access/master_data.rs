@@ -214,6 +214,15 @@ impl MasterData {
         } else {
             expiry
         };
+        // Of several customers with one name the later end counts.
+        let is_later = |user: &User| user.wp_user_id.is_some() && user.ends() >= expiry;
+        let mut known = self
+            .users
+            .iter()
+            .filter(|(name, _)| name.eq_ignore_ascii_case(told.name.as_str()));
+        if known.any(|(_, user)| is_later(user)) {
+            return;
+        }
         self.users
             .retain(|name, _| !name.eq_ignore_ascii_case(told.name.as_str()));
         let user = User {
@@ -311,6 +320,14 @@ impl User {
             expiry: end.at(),
             lifetime: end == Expiry::Lifetime,
             ..Self::default()
+        }
+    }
+
+    fn ends(&self) -> Expiry {
+        match self.expiry {
+            _ if self.lifetime => Expiry::Lifetime,
+            Some(end) => Expiry::At(end),
+            None => Expiry::NoAccess,
         }
     }
 }

@@ -236,6 +236,8 @@ async fn two_people_with_one_name_have_the_later_end_and_a_refund_of_one_keeps_t
         "{}",
         report.text
     );
+    let data = (shop.operator(reqwest::Method::GET, "/api/access/scripts/S1", json!(null))).await;
+    assert_eq!(data["users"]["Ada"]["expiry"], end(30), "{}", data.text);
     shop.change(1, json!({"status": "refunded"})).await;
     let report = shop.sync().await;
     assert_eq!(report["shortened"], 1, "{}", report.text);
