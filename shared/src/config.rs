@@ -46,6 +46,8 @@ pub struct Config {
     pub rate_plan: RatePlan,
     /// `INBOUND_LIMIT`: how many requests one caller may make in a minute; `None` is no limit.
     pub inbound_limit: Option<u32>,
+    /// `MAINTENANCE`: whether requests are turned away for now, because somebody works on what is stored.
+    pub maintenance: bool,
     /// `ACCESS_SECRET_ID`: the secret that holds the access sync's configuration.
     pub access_secret_id: Option<String>,
     /// `ACCESS_CONFIG_FILE`: the file that holds it, on a developer's machine.
@@ -611,6 +613,13 @@ impl<'a> Reader<'a> {
                 )
                 .unwrap_or(RatePlan::STARTER),
             inbound_limit,
+            maintenance: self
+                .parsed("MAINTENANCE", "must be on or off", |text| match text {
+                    "on" => Some(true),
+                    "off" => Some(false),
+                    _ => None,
+                })
+                .unwrap_or_default(),
             access_secret_id: self.text("ACCESS_SECRET_ID"),
             access_config_file: self.text("ACCESS_CONFIG_FILE"),
             data_key_secret_id: self.text("DATA_KEY_SECRET_ID"),
@@ -898,6 +907,7 @@ mod tests {
             ("FRONTEND_URL", "not a url"),
             ("RATE_PLAN", "60/m"),
             ("INBOUND_LIMIT", "many"),
+            ("MAINTENANCE", "soon"),
             ("TABLE_NAME", "x"),
             ("FF_SNAPTRADE_TRADE_EXECUTION", "maybe"),
             ("CONSENT_VERSION", "123456789012345678901234567890123"),
@@ -920,6 +930,7 @@ mod tests {
             "INBOUND_LIMIT",
             "LIMIT_COUNTS",
             "LOG_LEVEL",
+            "MAINTENANCE",
             "MAX_CONNECTIONS",
             "METRICS_ENVIRONMENT",
             "OPERATOR_SCOPE",

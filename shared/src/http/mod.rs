@@ -42,6 +42,10 @@ pub const MAX_BODY_BYTES: usize = 256 * 1024;
 /// Longest correlation id that is taken over from a caller, in characters.
 const MAX_CORRELATION_ID: usize = 128;
 
+/// When a caller may come back who was turned away for maintenance, in seconds. Nobody knows when it ends, so this is how
+/// soon after its end everybody is back.
+const MAINTENANCE_RETRY_SECONDS: u32 = 60;
+
 /// How long before the invocation's end a handler is given up, so that there is time left for the answer.
 const TIME_FOR_THE_ANSWER: Duration = Duration::from_millis(250);
 
@@ -87,6 +91,10 @@ where
             Ok(Reply::empty(StatusCode::NO_CONTENT))
         } else if call.body.len() > MAX_BODY_BYTES {
             Err(Problem::new(Code::PayloadTooLarge))
+        } else if app.config().maintenance && !works_in_maintenance(call.route) {
+            Err(Problem::new(Code::Unavailable)
+                .detail("Berth is being maintained. Nothing was done; please try again.")
+                .retry_after(MAINTENANCE_RETRY_SECONDS))
         } else if let Err(wait) = admit(app, &call) {
             metrics::count(Metric::InboundLimitHits, 1);
             Err(Problem::new(Code::RateLimited).retry_after(wait))
@@ -134,6 +142,11 @@ fn admit(app: &App, call: &OpenCall) -> Result<(), u32> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whether a route answers during maintenance, too: what says how Berth is, and what no route has.
+fn works_in_maintenance(route: Option<&routes::Route>) -> bool {
+    route.is_none_or(|route| route.function == "status" && route.access == routes::Access::Anyone)
 }
 
 /// The result of `work`, or a problem when it takes longer than the invocation may.

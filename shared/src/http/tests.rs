@@ -12,9 +12,13 @@ use crate::snaptrade::Credentials;
 use crate::telemetry::{Service, count_call};
 
 fn app() -> App {
-    let config = Config::read(&|name| match name {
-        "ALLOWED_ORIGINS" => Some("https://*.vercel.app".to_owned()),
-        _ => None,
+    app_with(&[("ALLOWED_ORIGINS", "https://*.vercel.app")])
+}
+
+fn app_with(settings: &[(&str, &str)]) -> App {
+    let config = Config::read(&|name| {
+        let found = settings.iter().find(|(setting, _)| *setting == name);
+        found.map(|(_, value)| (*value).to_owned())
     });
     let credentials = Credentials {
         client_id: "CLIENT".to_owned(),
@@ -173,6 +177,30 @@ async fn a_body_over_the_limit_is_refused_before_it_is_read() {
     let (response, body) = send(Gateway::register().body(&format!("{just} "))).await;
     assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(body["code"], "payload_too_large");
+}
+
+#[tokio::test]
+async fn in_maintenance_callers_are_told_when_to_come_back_and_nothing_is_done() {
+    let app = app_with(&[("MAINTENANCE", "on")]);
+    let ask = async |method: &str, path: &str| {
+        let request = Gateway::request(method, path)
+            .claims(json!({"sub": "ada"}))
+            .build();
+        serve_open(&app, request, async |_| Reply::ok(&json!({"done": true}))).await
+    };
+    for (method, path) in [
+        ("POST", "/api/snaptrade/register"),
+        ("GET", "/api/snaptrade/status"),
+        ("POST", "/api/snaptrade/webhook"),
+        ("POST", "/api/access/sync"),
+    ] {
+        let turned_away = ask(method, path).await;
+        assert_eq!(turned_away.status(), 503, "{path}");
+        assert_eq!(header(&turned_away, "retry-after"), "60", "{path}");
+    }
+    assert_eq!(ask("GET", "/").await.status(), 200);
+    assert_eq!(ask("GET", "/health").await.status(), 200);
+    assert_eq!(ask("OPTIONS", "/api/snaptrade/register").await.status(), 204);
 }
 
 #[tokio::test]
