@@ -7,6 +7,7 @@ use berth::clock::Clock;
 use berth::config::BaseUrl;
 use berth_sandbox::access::{ACCESS_KEY, Options as SandboxOptions, Sandbox, WordPressAccess};
 use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::directory::{Directory, Urls};
@@ -52,16 +53,7 @@ pub(crate) fn configuration(
     http: &TcpListener,
     smtp: &TcpListener,
 ) -> Result<Configuration, StartError> {
-    let file = file(options);
-    let fault = |detail: String| StartError::AccessConfig {
-        file: file.clone().unwrap_or_default(),
-        detail,
-    };
-    let text = match &file {
-        Some(file) => std::fs::read_to_string(file)
-            .map_err(|error| fault(format!("The file cannot be read ({error}).")))?,
-        None => SAMPLE.to_owned(),
-    };
+    let text = text(options)?;
     let here = BaseUrl::parse(&url(http)?).map_err(internal)?;
     let stand_ins = StandIns {
         shop: here.clone(),
@@ -72,7 +64,74 @@ pub(crate) fn configuration(
             smtp.local_addr().map_err(internal)?.port(),
         ),
     };
-    Configuration::parse(&text, Some(&stand_ins)).map_err(|faults| fault(faults.to_string()))
+    Configuration::parse(&text, Some(&stand_ins)).map_err(|faults| fault(options, faults.to_string()))
+}
+
+/// The same configuration as a document, for functions that run outside of the stack: the addresses that it leaves
+/// empty are written out.
+///
+/// # Errors
+/// As [`configuration`].
+pub(crate) fn document(
+    options: &Options,
+    http: &TcpListener,
+    smtp: &TcpListener,
+) -> Result<SecretString, StartError> {
+    let text = text(options)?;
+    let mut document: Value =
+        serde_json::from_str(&text).map_err(|error| fault(options, error.to_string()))?;
+    let here = url(http)?;
+    let mail = smtp.local_addr().map_err(internal)?;
+    let stand_ins = [
+        (
+            "/wordpress/base_url",
+            "/wordpress",
+            vec![("base_url", json!(here))],
+        ),
+        (
+            "/tradingview/base_url",
+            "/tradingview",
+            vec![("base_url", json!(here)), ("api_key", json!(ACCESS_KEY))],
+        ),
+        (
+            "/email/smtp_server",
+            "/email",
+            vec![
+                ("smtp_server", json!(mail.ip().to_string())),
+                ("smtp_port", json!(mail.port())),
+                ("tls", json!("none")),
+            ],
+        ),
+    ];
+    for (asked, part, values) in stand_ins {
+        let is_given = document
+            .pointer(asked)
+            .and_then(Value::as_str)
+            .is_some_and(|given| !given.is_empty());
+        let Some(part) = document.pointer_mut(part).and_then(Value::as_object_mut) else {
+            continue;
+        };
+        if !is_given {
+            part.extend(values.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        }
+    }
+    Ok(document.to_string().into())
+}
+
+/// The text of the configuration that the options or the settings name, or of the sample.
+fn text(options: &Options) -> Result<String, StartError> {
+    match file(options) {
+        Some(file) => std::fs::read_to_string(file)
+            .map_err(|error| fault(options, format!("The file cannot be read ({error})."))),
+        None => Ok(SAMPLE.to_owned()),
+    }
+}
+
+fn fault(options: &Options, detail: String) -> StartError {
+    StartError::AccessConfig {
+        file: file(options).unwrap_or_default(),
+        detail,
+    }
 }
 
 /// Starts the sandboxes. The shop takes the credentials that it is configured to be called with.

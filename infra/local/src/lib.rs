@@ -22,7 +22,7 @@ mod stream;
 pub use access::{access_stand_ins, sample_access_configuration};
 pub use calls::InvocationCalls;
 pub use directory::{Announcement, Urls};
-pub use dynamodb::{DynamoDb, Fault};
+pub use dynamodb::{DynamoDb, Fault, Permission};
 pub use options::{Data, Options, SnapTrade, StartError};
 pub use settings::Settings;
 pub use stack::{Stack, data_keys, empty_data};

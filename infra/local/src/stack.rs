@@ -22,7 +22,7 @@ use crate::access;
 use crate::calls::CallLog;
 use crate::control::{self, Control};
 use crate::directory::{Announcement, Directory, DirectoryError, KEY_ID, Urls};
-use crate::dynamodb::DynamoDb;
+use crate::dynamodb::{DynamoDb, Secrets};
 use crate::engine;
 use crate::functions::{self, Apps};
 use crate::gateway::{self, Gateway};
@@ -94,8 +94,9 @@ impl Stack {
 
         let clock = Clock::system();
         clock.set_ahead_ms(i64::try_from(options.clock_ahead.as_millis()).unwrap_or_default());
-        let dynamodb =
-            DynamoDb::start(table.into_std().map_err(internal)?, database.clone()).map_err(internal)?;
+        let secrets = secrets(live, &data_keys, &options, &shop, &mail)?;
+        let dynamodb = DynamoDb::start(table.into_std().map_err(internal)?, database.clone(), secrets)
+            .map_err(internal)?;
         let api_url = url(&api)?;
         let sandbox = match snaptrade {
             Some(listener) => Some(start_sandbox(listener, &clock, directory.as_ref(), &api_url).await?),
@@ -446,6 +447,27 @@ fn keys_of(directory: Option<&Directory>) -> Result<DataKeys, StartError> {
         }),
         None => DataKeys::generate(KEY_ID).map_err(internal),
     }
+}
+
+/// The secrets that the stack gives out to functions which run outside of it. Those of the real SnapTrade stay where
+/// they are, since anybody on this machine can ask.
+fn secrets(
+    live: bool,
+    data_keys: &DataKeys,
+    options: &Options,
+    shop: &tokio::net::TcpListener,
+    mail: &tokio::net::TcpListener,
+) -> Result<Secrets, StartError> {
+    if live {
+        return Ok(Secrets::default());
+    }
+    let [(_, client_id), (_, consumer_key)] = SANDBOX_CREDENTIALS;
+    let credentials = serde_json::json!({"client_id": client_id, "consumer_key": consumer_key});
+    Ok(Secrets::new([
+        ("berth-local/snaptrade", credentials.to_string().into()),
+        ("berth-local/data-keys", data_keys.to_json()),
+        ("berth-local/access", access::document(options, shop, mail)?),
+    ]))
 }
 
 async fn start_sandbox(

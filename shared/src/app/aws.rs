@@ -103,12 +103,13 @@ pub fn dynamodb(
     aws_sdk_dynamodb::Client::from_conf(config.build())
 }
 
-/// A client of Secrets Manager.
+/// A client of Secrets Manager, which tells the server which function asks, as [`dynamodb`] does.
 #[must_use]
 pub fn secrets_manager(
     access: &AwsAccess,
     http: reqwest::Client,
     endpoint: Option<&BaseUrl>,
+    function: &str,
 ) -> aws_sdk_secretsmanager::Client {
     let mut config = aws_sdk_secretsmanager::Config::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())
@@ -118,6 +119,9 @@ pub fn secrets_manager(
         .retry_config(retries())
         .timeout_config(timeouts())
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+    if let Ok(name) = AppName::new(format!("berth-{function}")) {
+        config = config.app_name(name);
+    }
     if let Some(endpoint) = endpoint {
         config = config.endpoint_url(endpoint.as_str());
     }

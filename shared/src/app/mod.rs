@@ -229,7 +229,12 @@ impl App {
         };
         let clock = Clock::system();
         let http = snaptrade::http_client()?;
-        let secrets = aws::secrets_manager(&aws, http.clone(), config.secrets_manager_endpoint.as_ref());
+        let secrets = aws::secrets_manager(
+            &aws,
+            http.clone(),
+            config.secrets_manager_endpoint.as_ref(),
+            function,
+        );
         let parts = Parts {
             credentials: Arc::new(if needs.credentials() {
                 credentials(&config, &clock, secrets.clone())

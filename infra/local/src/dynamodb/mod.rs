@@ -7,8 +7,10 @@
 
 mod connection;
 mod faults;
+mod permissions;
+mod secrets;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -25,6 +27,9 @@ use tokio::sync::{Notify, oneshot};
 use connection::{Cut, CuttableListener};
 pub use faults::Fault;
 use faults::Faults;
+pub use permissions::Permission;
+use permissions::Permissions;
+pub(crate) use secrets::Secrets;
 
 /// The largest request that DynamoDB takes, in bytes.
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
@@ -46,6 +51,7 @@ pub struct DynamoDb {
 struct Shared {
     faults: Faults,
     calls: Mutex<BTreeMap<Caller, u64>>,
+    permissions: Permissions,
     written: Arc<Notify>,
 }
 
@@ -70,22 +76,27 @@ pub(crate) enum DynamoDbError {
 }
 
 impl DynamoDb {
-    /// Serves `database` on `listener` until [`stop`](Self::stop) is called.
+    /// Serves `database` and `secrets` on `listener` until [`stop`](Self::stop) is called.
     ///
     /// # Errors
     /// [`DynamoDbError`] when the machine has no port, thread or memory left.
     pub(crate) fn start(
         listener: std::net::TcpListener,
         database: dynoxide::Database,
+        secrets: Secrets,
     ) -> Result<Self, DynamoDbError> {
         listener.set_nonblocking(true)?;
         let inner = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0))?;
         inner.set_nonblocking(true)?;
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared {
+            permissions: Permissions::noted_where_the_environment_says(),
+            ..Shared::default()
+        });
         let front = Front {
             engine: format!("http://{}", inner.local_addr()?),
             client: berth::snaptrade::http_client()?,
             shared: Arc::clone(&shared),
+            secrets,
         };
         let address = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -141,6 +152,12 @@ impl DynamoDb {
             .iter()
             .map(|(caller, count)| ((caller.function.clone(), caller.operation.clone()), *count))
             .collect()
+    }
+
+    /// What the roles of the callers would have had to allow since the start, by function (empty for other clients).
+    #[must_use]
+    pub fn permissions(&self) -> BTreeMap<String, BTreeSet<Permission>> {
+        self.shared.permissions.all()
     }
 
     /// The calls received since the start from `function`, every try of one.
@@ -214,6 +231,7 @@ struct Front {
     engine: String,
     client: reqwest::Client,
     shared: Arc<Shared>,
+    secrets: Secrets,
 }
 
 /// Passes one call on to the engine.
@@ -227,6 +245,11 @@ async fn pass_on(
 ) -> Response {
     let operation = operation(&headers).to_owned();
     front.shared.count(&headers, &operation);
+    let function = calling_function(&headers).unwrap_or_default();
+    front.shared.permissions.remember(function, &operation, &body);
+    if names_a_secret(&headers) {
+        return front.secrets.answer(&operation, &body);
+    }
     let fault = front.shared.faults.meet(&operation);
     match fault {
         Some(Fault::Error500) => {
@@ -312,6 +335,13 @@ impl Shared {
     }
 }
 
+/// Whether a call is one to Secrets Manager.
+fn names_a_secret(headers: &HeaderMap) -> bool {
+    headers
+        .get("x-amz-target")
+        .is_some_and(|target| target.as_bytes().starts_with(secrets::TARGET_PREFIX.as_bytes()))
+}
+
 /// The operation that a call names, `PutItem` of `DynamoDB_20120810.PutItem`.
 fn operation(headers: &HeaderMap) -> &str {
     headers
@@ -366,7 +396,12 @@ mod tests {
 
     fn start() -> DynamoDb {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        DynamoDb::start(listener, dynoxide::Database::memory().unwrap()).unwrap()
+        DynamoDb::start(
+            listener,
+            dynoxide::Database::memory().unwrap(),
+            Secrets::default(),
+        )
+        .unwrap()
     }
 
     async fn call(dynamodb: &DynamoDb, operation: &str) -> Result<reqwest::Response, reqwest::Error> {
@@ -408,6 +443,31 @@ mod tests {
             dynamodb.calls().into_iter().collect::<Vec<_>>(),
             vec![(("register".to_owned(), "CreateTable".to_owned()), 1)]
         );
+        dynamodb.stop().await;
+    }
+
+    #[tokio::test]
+    async fn secrets_are_given_out_by_the_call_that_functions_make_for_them() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let secrets = Secrets::new([("berth-local/snaptrade", "very-secret".into())]);
+        let dynamodb = DynamoDb::start(listener, dynoxide::Database::memory().unwrap(), secrets).unwrap();
+        let client = berth::app::aws::secrets_manager(
+            &berth::app::AwsAccess::local("test"),
+            berth::snaptrade::http_client().unwrap(),
+            Some(&berth::config::BaseUrl::parse(&dynamodb.url()).unwrap()),
+            "register",
+        );
+        let ask = async |id: &str| client.get_secret_value().secret_id(id).send().await;
+        let given = ask("berth-local/snaptrade").await.unwrap();
+        assert_eq!(given.secret_string(), Some("very-secret"));
+        let refused = ask("berth-local/other").await.unwrap_err().into_service_error();
+        assert!(refused.is_resource_not_found_exception());
+        let needed = dynamodb.permissions().remove("register").unwrap();
+        let of: Vec<_> = needed
+            .into_iter()
+            .map(|permission| permission.on.unwrap())
+            .collect();
+        assert_eq!(of, ["berth-local/other", "berth-local/snaptrade"]);
         dynamodb.stop().await;
     }
 
