@@ -4,168 +4,26 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::indexing_slicing,
     reason = "a test that fails may panic"
 )]
 
+mod permissions;
+mod runtime;
+mod template;
+
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
 
 use aws_sdk_dynamodb::types::{AttributeValue, KeySchemaElement, TableDescription};
-use berth::app::{AwsAccess, Needs};
+use berth::app::AwsAccess;
 use berth::config::{BaseUrl, Config};
 use berth::http::routes::{Access, ROUTES};
+use berth::telemetry::metrics::{Metric, NAMESPACE};
 use berth_local::{Options, Stack};
-use yaml_rust2::{Yaml, YamlLoader};
+use yaml_rust2::Yaml;
 
-/// The checkout that the test was built in.
-fn checkout() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-fn read(path: impl AsRef<Path>) -> String {
-    let path = checkout().join(path);
-    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-/// The template. The parser leaves `CloudFormation`'s tags out: `!Ref Table` reads as the text `Table`, and
-/// `!GetAtt Table.Arn` as `Table.Arn`.
-struct Template(Yaml);
-
-/// One function of the template.
-struct Function<'a> {
-    name: String,
-    package: String,
-    properties: &'a Yaml,
-    globals: &'a Yaml,
-}
-
-impl Template {
-    fn read() -> Self {
-        Self(
-            YamlLoader::load_from_str(&read("template.yaml"))
-                .unwrap()
-                .remove(0),
-        )
-    }
-
-    fn resources(&self) -> impl Iterator<Item = (&str, &Yaml)> {
-        entries(&self.0["Resources"])
-    }
-
-    fn resource(&self, name: &str) -> &Yaml {
-        let resource = &self.0["Resources"][name];
-        assert!(!resource.is_badvalue(), "there is no {name}");
-        resource
-    }
-
-    fn functions(&self) -> Vec<Function<'_>> {
-        self.resources()
-            .filter(|(_, resource)| text(&resource["Type"]) == "AWS::Serverless::Function")
-            .map(|(name, resource)| {
-                let code = text(&resource["Properties"]["CodeUri"]);
-                let package = code
-                    .strip_prefix("functions/")
-                    .expect("code outside of functions/");
-                Function {
-                    name: name.to_owned(),
-                    package: package.to_owned(),
-                    properties: &resource["Properties"],
-                    globals: &self.0["Globals"]["Function"],
-                }
-            })
-            .collect()
-    }
-
-    /// What a value comes to when nothing but the parameters without a default is given.
-    fn value(&self, value: &Yaml) -> String {
-        let name = text(value);
-        let parameter = &self.0["Parameters"][name.as_str()];
-        if !parameter.is_badvalue() {
-            let default = &parameter["Default"];
-            return if default.is_badvalue() {
-                "https://given.example.com".to_owned()
-            } else {
-                text(default)
-            };
-        }
-        if name.chars().all(char::is_alphanumeric) && !self.0["Resources"][name.as_str()].is_badvalue() {
-            return format!("the-{name}");
-        }
-        name
-    }
-}
-
-impl Function<'_> {
-    /// A property of the function's own, or else of all functions.
-    fn property(&self, name: &str) -> &Yaml {
-        let own = &self.properties[name];
-        if own.is_badvalue() {
-            &self.globals[name]
-        } else {
-            own
-        }
-    }
-
-    fn events(&self) -> impl Iterator<Item = (&str, &Yaml)> {
-        entries(&self.properties["Events"])
-            .map(|(_, event)| (event["Type"].as_str().unwrap(), &event["Properties"]))
-    }
-
-    fn statements(&self) -> Vec<&Yaml> {
-        let policies = self.properties["Policies"]
-            .as_vec()
-            .expect("a function without permissions of its own");
-        policies
-            .iter()
-            .flat_map(|policy| policy["Statement"].as_vec().unwrap())
-            .collect()
-    }
-
-    fn variables(&self) -> BTreeMap<&str, &Yaml> {
-        let common = &self.globals["Environment"]["Variables"];
-        let own = &self.properties["Environment"]["Variables"];
-        entries(common).chain(entries(own)).collect()
-    }
-
-    /// What the function's program says that it needs.
-    fn needs(&self) -> Needs {
-        let program = read(format!("functions/{}/src/main.rs", self.package));
-        let said = program
-            .split("Needs::")
-            .skip(1)
-            .map(|rest| rest.split(|c: char| !c.is_alphanumeric()).next().unwrap());
-        match said.collect::<Vec<_>>().as_slice() {
-            ["Credentials"] => Needs::Credentials,
-            ["CredentialsAndDataKeys"] => Needs::CredentialsAndDataKeys,
-            ["Access"] => Needs::Access,
-            ["Everything"] => Needs::Everything,
-            other => panic!("{} says that it needs {other:?}", self.package),
-        }
-    }
-}
-
-fn entries(map: &Yaml) -> impl Iterator<Item = (&str, &Yaml)> {
-    map.as_hash()
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| (key.as_str().expect("a key that is no text"), value))
-}
-
-fn text(value: &Yaml) -> String {
-    match value {
-        Yaml::String(text) | Yaml::Real(text) => text.clone(),
-        Yaml::Integer(number) => number.to_string(),
-        other => panic!("not a plain value: {other:?}"),
-    }
-}
-
-/// The texts of a list, or the one text that stands in place of a list.
-fn texts(value: &Yaml) -> Vec<String> {
-    value
-        .as_vec()
-        .map_or_else(|| vec![text(value)], |list| list.iter().map(text).collect())
-}
+use template::{Template, checkout, entries, read, text, texts};
 
 #[test]
 fn the_api_has_exactly_the_routes_of_the_code_each_with_its_function_and_its_authorizer() {
@@ -282,6 +140,160 @@ fn every_function_has_bounds_logs_and_a_sample_event_of_its_own() {
 }
 
 #[test]
+fn every_function_moves_to_a_new_version_under_the_eyes_of_an_alarm_of_its_own() {
+    let template = Template::read();
+    let rollback = Template::read_from("infra/rollback.yaml");
+    let alarms: BTreeSet<_> = rollback.resources().map(|(name, _)| name.to_owned()).collect();
+    let functions = template.functions();
+    assert_eq!(alarms.len(), functions.len());
+    for function in functions {
+        let (name, package) = (&function.name, &function.package);
+        assert_eq!(text(function.property("AutoPublishAlias")), "live");
+        // Else a change of settings alone would reach nobody, because what is called is the alias's version.
+        assert_eq!(
+            function.properties["AutoPublishAliasAllProperties"].as_bool(),
+            Some(true),
+            "{name}"
+        );
+        assert_eq!(
+            text(&function.globals["DeploymentPreference"]["Type"]),
+            "DeploymentPreference"
+        );
+        assert_eq!(
+            text(&function.properties["FunctionName"]),
+            format!("${{AWS::StackName}}-{package}")
+        );
+        let watched = texts(&function.properties["DeploymentPreference"]["Alarms"]);
+        let [watched] = watched.as_slice() else {
+            panic!("{name} has one alarm")
+        };
+        let alarm = watched.strip_prefix("Rollback.Outputs.").expect(name);
+        assert_eq!(text(&rollback.0["Outputs"][alarm]["Value"]), alarm);
+        let properties = &rollback.resource(alarm)["Properties"];
+        assert_eq!(
+            (text(&properties["Namespace"]), text(&properties["MetricName"])),
+            ("AWS/Lambda".to_owned(), "Errors".to_owned())
+        );
+        let dimensions: Vec<_> = properties["Dimensions"]
+            .as_vec()
+            .unwrap()
+            .iter()
+            .map(|dimension| (text(&dimension["Name"]), text(&dimension["Value"])))
+            .collect();
+        assert_eq!(
+            dimensions,
+            [
+                ("FunctionName".to_owned(), format!("${{StackName}}-{package}")),
+                ("Resource".to_owned(), format!("${{StackName}}-{package}:live")),
+            ],
+            "{name}"
+        );
+    }
+}
+
+/// The metrics that a template's texts name in the functions' own namespace.
+fn own_metrics(alarms: &Template) -> Vec<String> {
+    let own = |metric: &Yaml| {
+        (metric["Namespace"].as_str() == Some("Berth")).then(|| {
+            assert_eq!(
+                entries(&metric["Dimensions"][0])
+                    .map(|(_, value)| text(value))
+                    .collect::<Vec<_>>(),
+                ["Environment", "MetricsEnvironment"]
+            );
+            text(&metric["MetricName"])
+        })
+    };
+    let mut named = Vec::new();
+    for (_, resource) in alarms.resources() {
+        let properties = &resource["Properties"];
+        named.extend(own(properties));
+        let several = properties["Metrics"].as_vec().into_iter().flatten();
+        named.extend(several.filter_map(|metric| own(&metric["MetricStat"]["Metric"])));
+    }
+    named
+}
+
+#[test]
+fn alarms_and_dashboard_look_at_metrics_that_functions_write() {
+    let known: BTreeSet<_> = Metric::ALL.iter().map(|metric| metric.name()).collect();
+    let alarmed = own_metrics(&Template::read_from("infra/alarms.yaml"));
+    assert!(alarmed.len() >= 12, "{alarmed:?}");
+    let dashboard = Template::read_from("infra/dashboard.yaml");
+    let body = text(&dashboard.resource("Dashboard")["Properties"]["DashboardBody"]);
+    let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let shown: Vec<String> = body["widgets"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|widget| widget["properties"]["metrics"].as_array().unwrap())
+        .filter(|metric| metric[0] == NAMESPACE)
+        .map(|metric| {
+            assert_eq!(
+                (&metric[2], &metric[3]),
+                (&"Environment".into(), &"${MetricsEnvironment}".into())
+            );
+            metric[1].as_str().unwrap().to_owned()
+        })
+        .collect();
+    assert!(shown.len() >= 30, "{shown:?}");
+    for metric in alarmed.iter().chain(&shown) {
+        assert!(known.contains(metric.as_str()), "nothing writes {metric}");
+    }
+    // The functions of a stack name it in their metrics, and the alarms look for that.
+    let template = Template::read();
+    for nested in ["Alarms", "Dashboard"] {
+        let given = &template.resource(nested)["Properties"]["Parameters"]["MetricsEnvironment"];
+        assert_eq!(text(given), "AWS::StackName");
+    }
+    for function in template.functions() {
+        assert_eq!(
+            text(function.variables()["METRICS_ENVIRONMENT"]),
+            "AWS::StackName"
+        );
+    }
+}
+
+#[test]
+fn each_alarm_has_an_entry_in_the_runbook_and_tells_somebody() {
+    let alarms = Template::read_from("infra/alarms.yaml");
+    let mut named = BTreeSet::new();
+    for (name, alarm) in alarms.resources() {
+        if text(&alarm["Type"]) != "AWS::CloudWatch::Alarm" {
+            continue;
+        }
+        named.insert(name.to_owned());
+        let properties = &alarm["Properties"];
+        assert_eq!(texts(&properties["AlarmActions"]), ["Topic"], "{name}");
+        assert!(!text(&properties["AlarmDescription"]).is_empty());
+    }
+    let runbook = read("infra/RUNBOOK.md");
+    let entries: BTreeSet<_> = runbook
+        .lines()
+        .filter_map(|line| line.strip_prefix("### "))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(named, entries);
+}
+
+#[test]
+fn each_route_is_throttled_and_none_is_throttled_that_does_not_exist() {
+    let template = Template::read();
+    let api = &template.resource("Api")["Properties"];
+    let standing = &api["DefaultRouteSettings"];
+    assert_eq!(text(&standing["ThrottlingRateLimit"]), "ThrottleRate");
+    assert_eq!(text(&standing["ThrottlingBurstLimit"]), "ThrottleBurst");
+    for (key, settings) in entries(&api["RouteSettings"]) {
+        assert!(berth::http::routes::by_key(key).is_some(), "{key}");
+        // What a route says replaces the standing settings whole.
+        let rate = settings["ThrottlingRateLimit"].as_i64().expect(key);
+        let burst = settings["ThrottlingBurstLimit"].as_i64().expect(key);
+        assert!(0 < rate && rate < burst, "{key}");
+        assert_eq!(settings["DetailedMetricsEnabled"].as_bool(), Some(true), "{key}");
+    }
+}
+
+#[test]
 fn every_function_starts_with_the_settings_that_the_template_gives_it() {
     let template = Template::read();
     for function in template.functions() {
@@ -390,6 +402,10 @@ fn scheduled_functions_do_not_overlap_and_their_failures_are_kept() {
             assert!(text(&template.0["Parameters"][parameter.as_str()]["Default"]).starts_with("rate("));
             // Without this, two stacks in one account would fight for one name.
             assert_eq!(schedule["OmitName"].as_bool(), Some(true));
+            assert_eq!(
+                texts(&schedule["State"]),
+                ["InMaintenance", "DISABLED", "ENABLED"]
+            );
             assert_eq!(text(&schedule["DeadLetterConfig"]["Arn"]), "ScheduleFailures.Arn");
             assert!(schedule["RetryPolicy"]["MaximumRetryAttempts"].as_i64().is_some());
             let asynchronous = &function.properties["EventInvokeConfig"]["DestinationConfig"]["OnFailure"];
@@ -404,7 +420,8 @@ fn scheduled_functions_do_not_overlap_and_their_failures_are_kept() {
 fn the_tables_stream_wakes_the_worker_for_new_events_only() {
     let template = Template::read();
     let mapping = &template.resource("WebhookWorkerEvents")["Properties"];
-    assert_eq!(text(&mapping["FunctionName"]), "WebhookWorkerFunction");
+    assert_eq!(text(&mapping["FunctionName"]), "WebhookWorkerFunction.Alias");
+    assert_eq!(texts(&mapping["Enabled"]), ["InMaintenance", "false", "true"]);
     assert_eq!(text(&mapping["EventSourceArn"]), "Table.StreamArn");
     assert_eq!(mapping["BatchSize"].as_i64(), Some(10));
     assert_eq!(mapping["BisectBatchOnFunctionError"].as_bool(), Some(true));
@@ -526,199 +543,4 @@ fn the_sample_webhook_is_signed_and_becomes_the_sample_event_of_the_worker() {
     let (_, stored) = berth::webhooks::stored(&item).unwrap().unwrap();
     assert_eq!(stored.webhook_id, verified.webhook_id);
     assert_eq!(stored.body, body);
-}
-
-/// Sends a request to the stack, which has to succeed.
-async fn send(
-    stack: &Stack,
-    method: &str,
-    url: String,
-    token: &str,
-    body: serde_json::Value,
-) -> serde_json::Value {
-    let client = berth::snaptrade::http_client().unwrap();
-    let request = client
-        .request(method.parse().unwrap(), &url)
-        .bearer_auth(token)
-        .json(&body);
-    let response = request.send().await.unwrap();
-    let status = response.status();
-    let text = response.text().await.unwrap();
-    assert!(
-        status.is_success(),
-        "{method} {url}: {status} {text}, with {} calls",
-        stack.calls(None).len()
-    );
-    serde_json::from_str(&text).unwrap_or_default()
-}
-
-/// Has the functions of the access sync do what they do.
-async fn play_access_sync(stack: &Stack) {
-    const OPERATOR: &str = "dev:ops:operator";
-    let (api, sandbox) = (stack.urls().api.clone(), stack.urls().access.clone());
-    let sample = format!("{sandbox}/__sandbox/sample");
-    send(stack, "POST", sample, "", serde_json::json!({})).await;
-    let event =
-        serde_json::json!({"event": "transaction-completed", "type": "transaction", "data": {"id": 1003}});
-    let request = berth::snaptrade::http_client()
-        .unwrap()
-        .post(format!("{api}/api/access/webhook"))
-        .header("MEMBERPRESS-WEBHOOK-KEY", "sandbox-webhook-key")
-        .json(&event);
-    assert_eq!(request.send().await.unwrap().status(), 202);
-    let ask = async |method: &str, path: &str, body: serde_json::Value| {
-        send(stack, method, format!("{api}/api/access/{path}"), OPERATOR, body).await
-    };
-    let nothing = || serde_json::json!({});
-    let plan = ask("GET", "plan", nothing()).await;
-    let plan = plan.pointer("/id").unwrap().as_str().unwrap();
-    ask("POST", &format!("plans/{plan}/approve"), nothing()).await;
-    ask("POST", "sync", nothing()).await;
-    ask(
-        "POST",
-        "revocations",
-        serde_json::json!({"transaction_id": 1003, "reason": "chargeback"}),
-    )
-    .await;
-    ask("POST", "resync", serde_json::json!({"product_id": 100})).await;
-    ask("POST", "repair", nothing()).await;
-    ask("GET", "dead-letters", nothing()).await;
-    let reviews = ask("GET", "reviews", nothing()).await;
-    let review = reviews.pointer("/data/0/id").unwrap().as_str().unwrap();
-    ask(
-        "POST",
-        &format!("reviews/{review}"),
-        serde_json::json!({"action": "retry"}),
-    )
-    .await;
-    let data = ask("GET", "scripts/S1", nothing()).await;
-    ask("PUT", "scripts/S1", data).await;
-}
-
-#[tokio::test]
-async fn no_function_makes_a_call_to_the_table_that_its_role_does_not_allow() {
-    const OPERATOR: &str = "dev:ops:operator";
-    let stack = Stack::start(Options {
-        limit: Some(2),
-        ..Options::default()
-    })
-    .await
-    .unwrap();
-    let (api, sandbox) = (stack.urls().api.clone(), stack.urls().snaptrade.clone());
-    let nothing = || serde_json::json!({});
-    for user in ["ada", "grace", "mary"] {
-        let token = format!("dev:{user}");
-        send(
-            &stack,
-            "POST",
-            format!("{api}/api/snaptrade/register"),
-            &token,
-            nothing(),
-        )
-        .await;
-        send(
-            &stack,
-            "POST",
-            format!("{api}/api/snaptrade/handle-connection-limit"),
-            &token,
-            nothing(),
-        )
-        .await;
-    }
-    send(
-        &stack,
-        "POST",
-        format!("{api}/api/snaptrade/connection-url"),
-        "dev:mary",
-        nothing(),
-    )
-    .await;
-    let mary = serde_json::json!({"user_id": "mary"});
-    send(&stack, "POST", format!("{sandbox}/__sandbox/connect"), "", mary).await;
-    send(
-        &stack,
-        "POST",
-        format!("{api}/api/snaptrade/callback"),
-        "dev:mary",
-        nothing(),
-    )
-    .await;
-    send(
-        &stack,
-        "POST",
-        format!("{api}/api/snaptrade/refresh"),
-        "dev:mary",
-        nothing(),
-    )
-    .await;
-    for method in ["GET", "POST"] {
-        let path = if method == "GET" { "status" } else { "sync" };
-        send(
-            &stack,
-            method,
-            format!("{api}/api/snaptrade/{path}"),
-            OPERATOR,
-            nothing(),
-        )
-        .await;
-    }
-    send(
-        &stack,
-        "GET",
-        format!("{api}/api/snaptrade/users"),
-        OPERATOR,
-        nothing(),
-    )
-    .await;
-    play_access_sync(&stack).await;
-    for schedule in ["connection-sync", "refresh", "access-sync", "access-rescan"] {
-        send(
-            &stack,
-            "POST",
-            format!("{api}/__local/schedules/{schedule}"),
-            "",
-            nothing(),
-        )
-        .await;
-    }
-    send(
-        &stack,
-        "POST",
-        format!("{api}/api/snaptrade/users/delete-oldest"),
-        OPERATOR,
-        nothing(),
-    )
-    .await;
-
-    let template = Template::read();
-    let mut seen = BTreeSet::new();
-    for ((caller, operation), _) in stack.dynamodb().calls() {
-        let functions = template.functions();
-        let Some(function) = functions.iter().find(|function| function.package == caller) else {
-            continue;
-        };
-        seen.insert(caller.clone());
-        let allowed: BTreeSet<String> = function
-            .statements()
-            .iter()
-            .flat_map(|statement| texts(&statement["Action"]))
-            .collect();
-        // A transaction needs the permission of each of its writes, and an audit entry is put by every one.
-        let action = if operation == "TransactWriteItems" {
-            "PutItem"
-        } else {
-            &operation
-        };
-        assert!(
-            allowed.contains(&format!("dynamodb:{action}")),
-            "{caller} calls {operation}"
-        );
-    }
-    let deployed: BTreeSet<String> = template
-        .functions()
-        .into_iter()
-        .map(|function| function.package)
-        .collect();
-    assert_eq!(seen, deployed, "each function is to make some call here");
-    stack.shutdown().await;
 }
