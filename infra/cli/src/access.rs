@@ -16,6 +16,7 @@ mod scheduler;
 
 use std::path::PathBuf;
 
+use berth::access::configuration::Mail;
 use clap::{Args, Subcommand, ValueEnum};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -188,6 +189,18 @@ impl ConfigurationFile {
         Self {
             file: std::env::var_os("ACCESS_CONFIG_FILE").map(PathBuf::from),
         }
+    }
+}
+
+/// The mail server that a target's access sync writes by; `None` where it writes to nobody.
+///
+/// # Errors
+/// Says why its configuration cannot be read here.
+pub(crate) async fn mail_of(target: &Target) -> Result<Option<Mail>, String> {
+    match configuration::of_target(target, &ConfigurationFile { file: None }).await {
+        Ok((configuration, _)) => Ok(configuration.mail),
+        Err(Refusal::Failed(reason)) => Err(reason),
+        Err(_) => Err("the stack does not tell".to_owned()),
     }
 }
 

@@ -7,6 +7,7 @@ mod access;
 mod ask;
 mod command;
 mod connections;
+mod deployed;
 mod exit;
 mod listing;
 mod local;
@@ -16,6 +17,7 @@ mod target;
 mod tour;
 mod verify_setup;
 mod whole_file;
+mod whole_table;
 mod words;
 
 use std::io::IsTerminal;
@@ -91,6 +93,21 @@ enum Command {
     Menu,
     /// Check that everything is set up, one line a check, with how to mend what is not
     VerifySetup,
+    /// Write every item of the table into a file
+    ///
+    /// What is encrypted in the table stays encrypted in the file: keep the data keys, too.
+    Backup {
+        /// The file; one that is there is replaced once the new one is whole
+        file: PathBuf,
+    },
+    /// Make the table what it was when `berth backup` wrote a file
+    ///
+    /// What came since is deleted. A deployed stack has to be in maintenance. It asks first; without a terminal it
+    /// refuses (exit code 2) unless --yes is given. It may be broken off and run again.
+    Restore {
+        /// The file
+        file: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -118,6 +135,8 @@ async fn run(cli: Cli) -> Exit {
         Command::Access(command) => access::run(&cli.global, &command).await,
         Command::Menu => menu::run(&cli.global).await,
         Command::VerifySetup => verify_setup::run(&cli.global).await,
+        Command::Backup { file } => whole_table::backup(&cli.global, &file).await,
+        Command::Restore { file } => whole_table::restore(&cli.global, &file).await,
     }
 }
 
@@ -161,6 +180,8 @@ mod tests {
             "berth connections add-user ada --created-at 1700000000",
             "berth connections sync",
             "berth verify-setup --stack production",
+            "berth backup table.jsonl --stack production",
+            "berth restore table.jsonl --yes",
             "berth local --port 0 --snaptrade-port 0 --dynamodb-port 0 --access-port 0 --mail-port 0 --access-config shop.json --memory --limit 2 --counts connections --policy none \
              --environment production --origin https://a.example.com --origin https://b.example.com --no-schedules",
             "berth local --snaptrade live --tour --verbose",

@@ -1,21 +1,29 @@
-//! What a command acts on: the local stack that runs, or the local stack's data.
+//! What a command acts on: the local stack that runs, the local stack's data, or a deployed stack.
 
 use std::path::Path;
 use std::time::Duration;
 
+use berth::app::{AwsAccess, aws};
+use berth::config::BaseUrl;
 use berth::snaptrade::{HttpClientError, http_client};
 use berth_local::{Announcement, Data, Options, Settings, Stack, StartError, Urls};
 use jiff::Timestamp;
+use jiff::fmt::rfc2822;
 use reqwest::Method;
 use serde_json::Value;
 
 use crate::Global;
+use crate::deployed::{Deployed, DeployedError};
 
 /// Whom the commands act as, in the audit trail, too.
 pub(crate) const OPERATOR: &str = "berth-command";
 
 /// What they call with. Only the local gateway understands this token.
 const OPERATOR_TOKEN: &str = "dev:berth-command:operator";
+
+/// The routes that the commands call without a token where it is deployed: whoever may not call the others can still see
+/// how it is.
+const OPEN_ROUTES: [&str; 2] = ["/health", "/api/snaptrade/webhook"];
 
 /// How long a stack that has said where it is may take to prove it.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -29,21 +37,29 @@ const WAIT_FOR_DATA: Duration = Duration::from_millis(250);
 
 /// What a command acts on.
 pub(crate) struct Target {
-    urls: Urls,
     name: String,
     client: reqwest::Client,
-    /// The stack that was started for this command alone.
-    own: Option<Stack>,
+    place: Place,
+}
+
+/// Where a target is.
+enum Place {
+    /// On this machine.
+    Local {
+        urls: Urls,
+        /// The stack that was started for this command alone.
+        own: Option<Box<Stack>>,
+    },
+    /// In AWS.
+    Deployed(Box<Deployed>),
 }
 
 /// Why there is nothing to act on.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TargetError {
-    /// A deployed stack was named.
-    #[error(
-        "the deployed stack {0} cannot be reached by this version of the command: leave out --stack and unset BERTH_STACK to act on the local stack"
-    )]
-    Deployed(String),
+    /// A deployed stack was named and is not found.
+    #[error(transparent)]
+    Deployed(#[from] DeployedError),
     /// The local data cannot be used.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -66,6 +82,12 @@ pub(crate) enum CallError {
     /// There was no answer.
     #[error("the API did not answer ({0}): see whether the stack still runs")]
     NoAnswer(String),
+    /// A deployed API wants a token and none is given.
+    #[error("the API of a deployed stack is called with an operator's token: set BERTH_TOKEN to one")]
+    NoToken,
+    /// The command needs what only a local stack has.
+    #[error("a deployed stack cannot do this: {0}")]
+    OnlyLocal(&'static str),
 }
 
 impl Target {
@@ -75,10 +97,15 @@ impl Target {
     /// # Errors
     /// [`TargetError`] says what to do.
     pub(crate) async fn find(global: &Global) -> Result<Self, TargetError> {
-        if let Some(name) = global.stack.as_deref().filter(|name| !name.is_empty()) {
-            return Err(TargetError::Deployed(name.to_owned()));
-        }
         let client = http_client()?;
+        if let Some(name) = global.stack.as_deref().filter(|name| !name.is_empty()) {
+            let deployed = Deployed::find(name, client.clone(), &|name| std::env::var(name).ok()).await?;
+            return Ok(Self {
+                name: format!("the deployed stack {} at {}", deployed.name(), deployed.api()),
+                client,
+                place: Place::Deployed(Box::new(deployed)),
+            });
+        }
         let directory = global.data_directory();
         let mut tries = 1;
         loop {
@@ -93,12 +120,11 @@ impl Target {
             match Stack::start(options).await {
                 Ok(stack) => {
                     let name = format!("the local stack's data in {}/", directory.display());
-                    return Ok(Self {
+                    let place = Place::Local {
                         urls: stack.urls().clone(),
-                        name,
-                        client,
-                        own: Some(stack),
-                    });
+                        own: Some(Box::new(stack)),
+                    };
+                    return Ok(Self { name, client, place });
                 }
                 // Another command works on the data, or a stack is just starting.
                 Err(StartError::AlreadyRunning { .. }) if tries < TRIES_FOR_DATA => {
@@ -120,10 +146,9 @@ impl Target {
         let urls = running(client, directory).await?;
         let name = format!("the local stack at {}", urls.api);
         Some(Self {
-            urls,
             name,
             client: client.clone(),
-            own: None,
+            place: Place::Local { urls, own: None },
         })
     }
 
@@ -132,9 +157,45 @@ impl Target {
         &self.name
     }
 
-    /// Where its parts answer.
-    pub(crate) fn urls(&self) -> &Urls {
-        &self.urls
+    /// Where its parts answer; `None` for a deployed stack.
+    pub(crate) fn urls(&self) -> Option<&Urls> {
+        match &self.place {
+            Place::Local { urls, .. } => Some(urls),
+            Place::Deployed(_) => None,
+        }
+    }
+
+    /// The deployed stack that it is; `None` for a local one.
+    pub(crate) fn deployed(&self) -> Option<&Deployed> {
+        match &self.place {
+            Place::Local { .. } => None,
+            Place::Deployed(deployed) => Some(deployed),
+        }
+    }
+
+    /// Where its API is.
+    fn api(&self) -> &str {
+        match &self.place {
+            Place::Local { urls, .. } => &urls.api,
+            Place::Deployed(deployed) => deployed.api(),
+        }
+    }
+
+    /// A client of its table.
+    ///
+    /// # Errors
+    /// Says what is wrong with the table's address.
+    pub(crate) fn dynamodb(&self) -> Result<aws_sdk_dynamodb::Client, String> {
+        match &self.place {
+            Place::Local { urls, .. } => {
+                let endpoint = BaseUrl::parse(&urls.dynamodb)
+                    .map_err(|_| format!("{} is no address of a DynamoDB", urls.dynamodb))?;
+                let access = AwsAccess::local(OPERATOR);
+                let client = self.client.clone();
+                Ok(aws::dynamodb(&access, client, Some(&endpoint), "command"))
+            }
+            Place::Deployed(deployed) => Ok(deployed.dynamodb()),
+        }
     }
 
     /// The client that calls are made with.
@@ -146,7 +207,7 @@ impl Target {
     pub(crate) async fn may_call(&self, origin: &str) -> bool {
         let asked = self
             .client
-            .request(Method::OPTIONS, format!("{}/api/snaptrade/status", self.urls.api))
+            .request(Method::OPTIONS, format!("{}/api/snaptrade/status", self.api()))
             .header("Origin", origin)
             .header("Access-Control-Request-Method", "GET")
             .timeout(CALL_TIMEOUT)
@@ -165,10 +226,25 @@ impl Target {
     /// # Errors
     /// [`CallError`].
     pub(crate) async fn now(&self) -> Result<Timestamp, CallError> {
+        if let Place::Deployed(deployed) = &self.place {
+            return self.dated(deployed.api()).await;
+        }
         let clock = self.get("/__local/clock").await?;
         let now = clock.get("now").and_then(Value::as_str);
         now.and_then(|now| now.parse().ok())
             .ok_or_else(|| CallError::NoAnswer("it did not tell the time".to_owned()))
+    }
+
+    /// The time by the header `Date` of what a deployed API answers, to the second.
+    async fn dated(&self, api: &str) -> Result<Timestamp, CallError> {
+        let sent = self.client.get(format!("{api}/")).timeout(CALL_TIMEOUT).send();
+        let answer = sent
+            .await
+            .map_err(|error| CallError::NoAnswer(error.without_url().to_string()))?;
+        let date = answer.headers().get("date").and_then(|date| date.to_str().ok());
+        let date = date.and_then(|date| rfc2822::parse(date).ok());
+        let date = date.ok_or_else(|| CallError::NoAnswer("it did not tell the time".to_owned()))?;
+        Ok(date.timestamp())
     }
 
     /// The settings that the target works with, without what is secret.
@@ -176,6 +252,9 @@ impl Target {
     /// # Errors
     /// [`CallError`].
     pub(crate) async fn settings(&self) -> Result<Value, CallError> {
+        if let Place::Deployed(deployed) = &self.place {
+            return Ok(deployed.settings().await);
+        }
         self.get("/__local/settings").await
     }
 
@@ -208,9 +287,13 @@ impl Target {
         let no_answer = |error: reqwest::Error| CallError::NoAnswer(error.without_url().to_string());
         let mut request = self
             .client
-            .request(method, format!("{}{path}", self.urls.api))
-            .bearer_auth(OPERATOR_TOKEN)
+            .request(method, format!("{}{path}", self.api()))
             .timeout(CALL_TIMEOUT);
+        request = match (&self.place, OPEN_ROUTES.contains(&path)) {
+            (Place::Deployed(_), true) => request,
+            (Place::Deployed(deployed), false) => deployed.authorized(request).ok_or(CallError::NoToken)?,
+            (Place::Local { .. }, _) => request.bearer_auth(OPERATOR_TOKEN),
+        };
         if let Some(body) = body {
             request = request.json(body);
         }
@@ -229,7 +312,7 @@ impl Target {
 
     /// Ends the stack that was started for this command, if any, so that its data is written.
     pub(crate) async fn close(self) {
-        if let Some(stack) = self.own {
+        if let Place::Local { own: Some(stack), .. } = self.place {
             stack.shutdown().await;
         }
     }

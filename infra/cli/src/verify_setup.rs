@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::KeySchemaElement;
-use berth::app::{AwsAccess, aws};
+use berth::access::mail::reach;
 use berth::clock::Clock;
 use berth::config::BaseUrl;
 use berth::secrets::Cached;
@@ -16,6 +16,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::Global;
+use crate::access;
 use crate::exit::Exit;
 use crate::target::{CallError, Target};
 
@@ -25,6 +26,9 @@ const CLOCK_TOLERANCE_MS: i64 = 5_000;
 
 /// How long SnapTrade may take to tell its time.
 const SNAPTRADE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the mail server may take to let Berth in.
+const MAIL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How to mend a configuration of the access sync that is not right.
 const MEND_CONFIGURATION: &str =
@@ -83,6 +87,30 @@ impl Check {
     }
 }
 
+/// Where a target is, which decides how something is mended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    ThisMachine,
+    Aws,
+}
+
+impl Place {
+    fn of(target: &Target) -> Self {
+        match target.deployed() {
+            Some(_) => Self::Aws,
+            None => Self::ThisMachine,
+        }
+    }
+
+    /// How something is mended, here or there.
+    fn mend(self, here: &'static str, in_aws: &'static str) -> &'static str {
+        match self {
+            Self::ThisMachine => here,
+            Self::Aws => in_aws,
+        }
+    }
+}
+
 /// Checks the target and prints one line a check.
 pub(crate) async fn run(global: &Global) -> Exit {
     let target = match Target::find(global).await {
@@ -100,7 +128,7 @@ pub(crate) async fn run(global: &Global) -> Exit {
 
 /// All checks, in the order in which they build on each other.
 async fn check_all(target: &Target) -> Result<Vec<Check>, CallError> {
-    let settings = target.get("/__local/settings").await?;
+    let settings = target.settings().await?;
     let health = match target.get("/health").await {
         // An unhealthy API answers 503 with the same body, which is what is wanted here.
         Err(CallError::Answered { answer, .. }) if answer.get("checks").is_some() => answer,
@@ -113,14 +141,15 @@ async fn check_all(target: &Target) -> Result<Vec<Check>, CallError> {
         webhook(target),
         limit(target),
     );
+    let place = Place::of(target);
     let mut checks = vec![
-        credentials(&settings),
+        credentials(&settings, place),
         environment(&settings),
         signature(word(&health, "snaptrade")),
         clock,
-        store(word(&health, "store")),
+        store(word(&health, "store"), place),
         table,
-        secrets(word(&health, "secrets")),
+        secrets(word(&health, "secrets"), place),
         origins,
         webhook,
         limit,
@@ -129,6 +158,7 @@ async fn check_all(target: &Target) -> Result<Vec<Check>, CallError> {
     if health.pointer("/checks/wordpress").is_some() {
         checks.push(shop(word(&health, "wordpress")));
         checks.push(access_api(word(&health, "access_api")));
+        checks.push(mail(target).await);
     }
     Ok(checks)
 }
@@ -140,9 +170,19 @@ fn word<'a>(health: &'a Value, part: &str) -> &'a str {
         .unwrap_or("unknown")
 }
 
-fn credentials(settings: &Value) -> Check {
+fn credentials(settings: &Value, place: Place) -> Check {
     const NAME: &str = "credentials";
-    let mend = "set SNAPTRADE_CLIENT_ID and SNAPTRADE_CONSUMER_KEY to what SnapTrade's dashboard shows";
+    let mend = place.mend(
+        "set SNAPTRADE_CLIENT_ID and SNAPTRADE_CONSUMER_KEY to what SnapTrade's dashboard shows",
+        "put what SnapTrade's dashboard shows into the secret that the output SnapTradeSecretArn names",
+    );
+    if settings.get("credentials_unreadable").and_then(Value::as_bool) == Some(true) {
+        return Check::warn(
+            NAME,
+            "your AWS account may not read the secret, so only the functions know them",
+            "see the checks of the signature and of the secrets, or allow secretsmanager:GetSecretValue",
+        );
+    }
     let given = settings.get("consumer_key_given").and_then(Value::as_bool) == Some(true);
     match settings.get("client_id").and_then(Value::as_str) {
         Some(id) if given && well_formed(id) => {
@@ -264,11 +304,7 @@ fn clock_verdict(before: Timestamp, theirs: Timestamp, after: Timestamp) -> Chec
 }
 
 async fn local_time(target: &Target) -> Result<Timestamp, CallError> {
-    let answer = target.get("/__local/clock").await?;
-    Ok(answer
-        .get("now")
-        .and_then(|now| now.as_str()?.parse().ok())
-        .unwrap_or_else(Timestamp::now))
+    target.now().await
 }
 
 async fn snaptrade_time(target: &Target, settings: &Value) -> Result<Timestamp, String> {
@@ -293,14 +329,17 @@ async fn snaptrade_time(target: &Target, settings: &Value) -> Result<Timestamp, 
     status.timestamp.ok_or_else(|| "it did not tell it".to_owned())
 }
 
-fn store(word: &str) -> Check {
+fn store(word: &str, place: Place) -> Check {
     const NAME: &str = "store";
     match word {
         "ok" => Check::ok(NAME, "the functions read the table"),
         other => Check::broken(
             NAME,
             format!("the functions cannot read the table ({other})"),
-            "restart the stack; if that does not help, empty its data with `berth local --reset`",
+            place.mend(
+                "restart the stack; if that does not help, empty its data with `berth local --reset`",
+                "look at the function status's log, and deploy the template again, so that its role is whole",
+            ),
         ),
     }
 }
@@ -308,18 +347,18 @@ fn store(word: &str) -> Check {
 /// Whether the table has the shape that the functions rely on.
 async fn table(target: &Target, settings: &Value) -> Check {
     const NAME: &str = "table";
-    let mend = "empty the data with `berth local --reset`, so that the table is created anew";
+    let mend = Place::of(target).mend(
+        "empty the data with `berth local --reset`, so that the table is created anew",
+        "deploy the template again; your AWS account needs dynamodb:DescribeTable and DescribeTimeToLive to look",
+    );
     let name = settings
         .get("table_name")
         .and_then(Value::as_str)
         .unwrap_or_default();
-    let endpoint = BaseUrl::parse(&target.urls().dynamodb).ok();
-    let client = aws::dynamodb(
-        &AwsAccess::local("verify-setup"),
-        target.http().clone(),
-        endpoint.as_ref(),
-        "verify-setup",
-    );
+    let client = match target.dynamodb() {
+        Ok(client) => client,
+        Err(reason) => return Check::broken(NAME, reason, mend),
+    };
     let (described, expiry) = tokio::join!(
         client.describe_table().table_name(name).send(),
         client.describe_time_to_live().table_name(name).send(),
@@ -370,14 +409,17 @@ fn names(keys: &[KeySchemaElement]) -> Vec<&str> {
     keys.iter().map(KeySchemaElement::attribute_name).collect()
 }
 
-fn secrets(word: &str) -> Check {
+fn secrets(word: &str, place: Place) -> Check {
     const NAME: &str = "secrets";
     match word {
         "ok" => Check::ok(NAME, "the key that encrypts users' secrets can be read"),
         other => Check::broken(
             NAME,
             format!("the credentials or the data key cannot be read ({other})"),
-            "look at .berth/data-keys.json: put the kept copy back, since without it users have to register anew",
+            place.mend(
+                "look at .berth/data-keys.json: put the kept copy back, since without it users have to register anew",
+                "give the secrets that the outputs SnapTradeSecretArn and DataKeySecretArn name their values",
+            ),
         ),
     }
 }
@@ -414,6 +456,36 @@ fn access_api(word: &str) -> Check {
     Check::broken(NAME, detail, mend)
 }
 
+/// Whether the mail server lets this machine in, by what the access sync writes with.
+async fn mail(target: &Target) -> Check {
+    const NAME: &str = "mail";
+    let mail = match access::mail_of(target).await {
+        Ok(Some(mail)) => mail,
+        Ok(None) => {
+            return Check::warn(
+                NAME,
+                "no mail server is configured, so neither customers nor operators are written to",
+                "fill in email in the access sync's configuration, if they should be",
+            );
+        }
+        Err(reason) => {
+            return Check::warn(
+                NAME,
+                format!("it is not known here how mail is sent: {reason}"),
+                "allow your AWS account to read the secret that the output AccessSecretArn names",
+            );
+        }
+    };
+    match reach(&mail, MAIL_TIMEOUT).await {
+        Ok(()) => Check::ok(NAME, format!("{} lets Berth in", mail.server)),
+        Err(reason) => Check::broken(
+            NAME,
+            format!("{} does not let Berth in from here: {reason}", mail.server),
+            "compare email in the access sync's configuration with the mail server's; from another network it may refuse",
+        ),
+    }
+}
+
 /// Whether the pages of the origins that are configured may call.
 async fn origins(target: &Target, settings: &Value) -> Check {
     const NAME: &str = "origins";
@@ -426,7 +498,10 @@ async fn origins(target: &Target, settings: &Value) -> Check {
         return Check::warn(
             NAME,
             "none, so no web page may call and no redirect is accepted",
-            "set ALLOWED_ORIGINS or FRONTEND_URL, or start with --origin",
+            Place::of(target).mend(
+                "set ALLOWED_ORIGINS or FRONTEND_URL, or start with --origin",
+                "deploy with the parameters AllowedOrigins or FrontendUrl",
+            ),
         );
     }
     for origin in &origins {
@@ -435,7 +510,10 @@ async fn origins(target: &Target, settings: &Value) -> Check {
             return Check::broken(
                 NAME,
                 format!("a page of {page} is not let in, though {origin} is configured"),
-                "restart the stack, so that it reads its settings anew",
+                Place::of(target).mend(
+                    "restart the stack, so that it reads its settings anew",
+                    "deploy the template again with the parameters AllowedOrigins and FrontendUrl",
+                ),
             );
         }
     }
@@ -446,7 +524,10 @@ async fn origins(target: &Target, settings: &Value) -> Check {
 async fn webhook(target: &Target) -> Check {
     const NAME: &str = "webhook";
     let path = "/api/snaptrade/webhook";
-    let mend = "restart the stack, and look at its log";
+    let mend = Place::of(target).mend(
+        "restart the stack, and look at its log",
+        "look at the function webhook's log, and whether the stack is in maintenance",
+    );
     match target.call(Method::POST, path, Some(&json!({}))).await {
         Err(CallError::Answered { status: 401, answer })
             if answer.get("code").and_then(Value::as_str) == Some("invalid_signature") =>
@@ -599,11 +680,13 @@ mod tests {
 
     #[test]
     fn a_client_id_has_nothing_that_a_careless_copy_adds() {
-        let check = |id: &str| credentials(&json!({"client_id": id, "consumer_key_given": true})).status;
+        let check =
+            |id: &str| credentials(&json!({"client_id": id, "consumer_key_given": true}), Place::Aws).status;
         assert_eq!(check("PARTNER-1"), Verdict::Ok);
         assert_eq!(check("\"PARTNER-1\""), Verdict::Broken);
         assert_eq!(check("PARTNER 1"), Verdict::Broken);
-        assert_eq!(credentials(&json!({"client_id": null})).status, Verdict::Broken);
+        let none = credentials(&json!({"client_id": null}), Place::ThisMachine);
+        assert_eq!(none.status, Verdict::Broken);
     }
 
     #[test]

@@ -64,6 +64,7 @@ async fn a_stack_with_all_it_needs_is_found_to_be_good() {
         "limit",
         "shop",
         "access API",
+        "mail",
     ] {
         let row = out.lines().find(|line| line.contains(&format!("  {name}")));
         assert!(row.is_some_and(|row| row.starts_with("ok ")), "{name}: {out}");

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::{ConfigurationFile, print};
 use crate::Global;
 use crate::command::{Refusal, tell};
+use crate::deployed::Deployed;
 use crate::exit::Exit;
 use crate::target::Target;
 use crate::words::number_of;
@@ -91,15 +92,28 @@ pub(super) async fn of_target(
         Some(file) => Some(file),
         None => file_of(target).await?,
     };
-    let text = match &file {
-        Some(file) => read(file)?,
-        None => sample_access_configuration().to_owned(),
+    let text = match (&file, target.deployed()) {
+        (Some(file), _) => read(file)?,
+        (None, Some(deployed)) => of_secret(deployed).await?,
+        (None, None) => sample_access_configuration().to_owned(),
     };
-    let configuration = Configuration::parse(&text, access_stand_ins(target.urls()).as_ref())
+    let stand_ins = target.urls().and_then(access_stand_ins);
+    let configuration = Configuration::parse(&text, stand_ins.as_ref())
         .map_err(|faults| Refusal::Failed(listed(&name(file.as_deref()), &faults)))?;
     let clock = Clock::system();
     clock.set(target.now().await?);
     Ok((configuration, clock))
+}
+
+/// The configuration of a deployed stack, which stands in a secret.
+async fn of_secret(deployed: &Deployed) -> Result<String, Refusal> {
+    let read = deployed.access_configuration().await;
+    let value = read.map_err(|reason| {
+        Refusal::Failed(format!(
+            "the secret with the access sync's configuration cannot be read ({reason}): allow it, or name a file with --access-config"
+        ))
+    })?;
+    value.ok_or_else(|| Refusal::Failed("there is no access sync: its secret has no value yet".to_owned()))
 }
 
 /// The file that a target's configuration stands in; `None` for the sample.

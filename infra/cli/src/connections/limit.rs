@@ -60,6 +60,11 @@ async fn make_room(global: &Global, target: &Target, status: &Value) -> Result<O
             None => Ok(None),
         };
     }
+    if target.deployed().is_some() {
+        let instead =
+            "where connections are counted, room is made for a user: `berth connections ensure USER`";
+        return Err(CallError::OnlyLocal(instead).into());
+    }
     let policy = policy(target).await.unwrap_or_default();
     confirm(
         global,

@@ -4,9 +4,8 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
-use berth::app::{AwsAccess, aws};
 use berth::clock::Clock;
-use berth::config::{BaseUrl, Counts};
+use berth::config::Counts;
 use berth::connections::backup::{self, BackupError, Faulty, Header, Origin, Restored, Tracking};
 use berth::ids::TenantId;
 use berth::store::Store;
@@ -45,14 +44,7 @@ impl Table {
         };
         let counts = serde_json::from_value(json!(setting("counts")?))
             .map_err(|_| "the stack counts what this command does not know: use the newer one".to_owned())?;
-        let endpoint = BaseUrl::parse(&target.urls().dynamodb)
-            .map_err(|_| format!("{} is no address of a DynamoDB", target.urls().dynamodb))?;
-        let client = aws::dynamodb(
-            &AwsAccess::local("berth-command"),
-            target.http().clone(),
-            Some(&endpoint),
-            "command",
-        );
+        let client = target.dynamodb()?;
         let clock = Clock::system();
         clock.set(target.now().await?);
         Ok(Self {
@@ -96,7 +88,14 @@ pub(super) async fn backup(global: &Global, target: &Target, file: &Path) -> Res
                 "records"
             ),
             file.display(),
-            global.data_directory().join("data-keys.json").display(),
+            match target.deployed() {
+                Some(_) => "the secret that the output DataKeySecretArn names".to_owned(),
+                None => global
+                    .data_directory()
+                    .join("data-keys.json")
+                    .display()
+                    .to_string(),
+            },
         );
         if !header.steady {
             words.push_str(
@@ -138,7 +137,8 @@ pub(super) async fn restore(global: &Global, target: &Target, file: &Path) -> Re
     };
     // Held open from the first look on, so that what is restored is what was looked at.
     let mut content = BufReader::new(File::open(file).map_err(|error| unusable(&error))?);
-    let (header, unopened) = examine(global, &table, &mut content).map_err(|fault| unusable(&fault))?;
+    let (header, unopened) =
+        examine(global, target, &table, &mut content).map_err(|fault| unusable(&fault))?;
     if header.origin.client_id != table.origin.client_id {
         return Err(unusable(&format!(
             "its ids belong to SnapTrade's client {}, and the target works as {}",
@@ -175,9 +175,18 @@ pub(super) async fn restore(global: &Global, target: &Target, file: &Path) -> Re
 }
 
 /// Looks through the whole file.
-fn examine(global: &Global, table: &Table, content: &mut BufReader<File>) -> Result<(Header, u64), Faulty> {
-    // A stack in memory keeps its keys to itself; there, what does not open is found when it is used.
-    let keys = berth_local::data_keys(&global.data_directory()).ok().flatten();
+fn examine(
+    global: &Global,
+    target: &Target,
+    table: &Table,
+    content: &mut BufReader<File>,
+) -> Result<(Header, u64), Faulty> {
+    // A stack in memory keeps its keys to itself, and a deployed one in a secret that is not for people; there, what
+    // does not open is found when it is used.
+    let keys = match target.deployed() {
+        Some(_) => None,
+        None => berth_local::data_keys(&global.data_directory()).ok().flatten(),
+    };
     let progress = Progress::without_end("Checking the file");
     backup::examine(content, &table.origin.tenant, keys.as_ref(), &mut |records| {
         progress.set(records);

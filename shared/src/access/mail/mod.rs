@@ -17,3 +17,4 @@ mod smtp;
 pub use letters::{Digest, Entry, EntryKind};
 pub use outbox::{Notice, UnknownName, notice, to_operator, unless_there};
 pub use sending::{Sent, send_due};
+pub use smtp::reach;

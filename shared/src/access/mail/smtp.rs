@@ -61,6 +61,16 @@ struct Reply {
     subject: Option<u16>,
 }
 
+/// Whether the mail server can be reached and lets Berth in, by connecting and taking leave. Nothing is sent.
+///
+/// # Errors
+/// Why not, without anything that the server said.
+pub async fn reach(mail: &Mail, within: Duration) -> Result<(), String> {
+    let connection = Connection::open(mail, Instant::now() + within).await?;
+    connection.close().await;
+    Ok(())
+}
+
 impl Connection {
     /// Connects and logs in, encrypted as it is configured or not at all.
     ///
