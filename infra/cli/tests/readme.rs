@@ -1,4 +1,4 @@
-//! What the README tells people to type, typed as it stands there.
+//! What the README and the guides tell people to type, typed as it stands there.
 
 #![expect(
     clippy::unwrap_used,
@@ -21,10 +21,19 @@ fn checkout() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// The lines of the README's shell blocks.
-fn typed() -> Vec<String> {
-    let readme = std::fs::read_to_string(checkout().join("README.md")).unwrap();
-    let blocks = readme.split("```sh\n").skip(1);
+/// The guides, and the runbook.
+const GUIDES: [&str; 5] = [
+    "infra/guides/deploying.md",
+    "infra/guides/integrating.md",
+    "infra/guides/migrating.md",
+    "infra/guides/troubleshooting.md",
+    "infra/RUNBOOK.md",
+];
+
+/// The lines of a page's shell blocks.
+fn typed(page: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(checkout().join(page)).unwrap();
+    let blocks = text.split("```sh\n").skip(1);
     blocks
         .flat_map(|rest| rest.split("```").next().unwrap_or_default().lines())
         .map(str::to_owned)
@@ -87,16 +96,20 @@ async fn berth(directory: &Path, words: &[String]) -> Output {
         .unwrap()
 }
 
-#[tokio::test]
-async fn the_first_requests_and_the_operators_commands_of_the_readme_work() {
+/// Types what a page says, on a stack of its own, and tells how many requests and how many commands that were.
+async fn type_all(page: &str) -> (u32, u32) {
     let directory = tempfile::tempdir().unwrap();
     let options = Options {
         data: Data::Directory(directory.path().join(".berth")),
         ..Options::default()
     };
     let stack = Stack::start(options).await.unwrap();
+    // Where a page speaks of a file of the checkout, it is typed there.
+    std::fs::create_dir_all(directory.path().join("infra/local/src")).unwrap();
+    let sample = "infra/local/src/access-config.json";
+    std::fs::copy(checkout().join(sample), directory.path().join(sample)).unwrap();
     let (mut requests, mut commands) = (0, 0);
-    for line in typed() {
+    for line in typed(page) {
         if line.starts_with("curl ") {
             requests += 1;
             curl(&stack, &line).await;
@@ -110,19 +123,41 @@ async fn the_first_requests_and_the_operators_commands_of_the_readme_work() {
             let expected = match rest {
                 // A stack that was just cloned lets no web page in, of which the check of the setup warns.
                 "verify-setup" => 4,
+                // The guide comes to an empty shop.
+                "access sync --dry-run" if page != "README.md" => 0,
                 // The small shop has a customer who wrote a wrong name.
                 rest if rest.starts_with("access sync") => 4,
                 "access repair" | "access resync --product 100" => 4,
                 _ => 0,
             };
-            assert_eq!(output.status.code(), Some(expected), "{line}: {said}");
+            assert_eq!(output.status.code(), Some(expected), "{page}: {line}: {said}");
         }
     }
+    stack.shutdown().await;
+    (requests, commands)
+}
+
+#[tokio::test]
+async fn the_first_requests_and_the_operators_commands_of_the_readme_work() {
+    let (requests, commands) = type_all("README.md").await;
     assert!(
         requests >= 6 && commands >= 22,
         "{requests} requests and {commands} commands"
     );
-    stack.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_the_guides_tell_people_to_type_works() {
+    let (mut requests, mut commands) = (0, 0);
+    for guide in GUIDES {
+        let typed = type_all(guide).await;
+        requests += typed.0;
+        commands += typed.1;
+    }
+    assert!(
+        requests >= 8 && commands >= 12,
+        "{requests} requests and {commands} commands"
+    );
 }
 
 /// What the README shows of the crate, as it stands there.
@@ -173,14 +208,32 @@ async fn the_readmes_rust_is_what_runs_here_and_keeps_within_the_limit() {
 }
 
 #[tokio::test]
-async fn every_command_that_the_readme_names_in_passing_exists() {
+async fn every_command_that_the_pages_name_in_passing_exists() {
     let directory = tempfile::tempdir().unwrap();
-    let readme = std::fs::read_to_string(checkout().join("README.md")).unwrap();
-    let named: Vec<&str> = readme
-        .split('`')
-        .filter_map(|text| text.strip_prefix("cargo run -- "))
+    let pages = GUIDES.iter().chain(["README.md"].iter());
+    let pages: Vec<String> = pages
+        .map(|page| std::fs::read_to_string(checkout().join(page)).unwrap())
         .collect();
-    assert!(named.len() >= 3, "{named:?}");
+    let mut named: Vec<&str> = pages
+        .iter()
+        .flat_map(|page| page.split('`'))
+        .filter_map(|text| {
+            text.strip_prefix("cargo run -- ")
+                .or_else(|| text.strip_prefix("berth "))
+        })
+        .collect();
+    // What is shown for AWS is typed there, so only the commands of this program are looked at here.
+    named.extend(
+        pages
+            .iter()
+            .flat_map(|page| page.lines())
+            .filter_map(|line| line.trim_start().strip_prefix("$ "))
+            .filter_map(|line| {
+                line.strip_prefix("cargo run -- ")
+                    .or_else(|| line.strip_prefix("berth "))
+            }),
+    );
+    assert!(named.len() >= 12, "{named:?}");
     for command in named {
         let mut words = words(command.lines().next().unwrap_or_default());
         words.push("--help".to_owned());
