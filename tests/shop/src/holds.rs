@@ -277,11 +277,9 @@ impl Holds {
     /// run knew and had not granted. Returns what of it cannot be right.
     pub fn adopted(&mut self, number: u32, record: &[Adopted], run: &Run) -> Vec<String> {
         let mut faults = Vec::new();
-        for script in crate::story::SCRIPTS {
-            let key = (number, script);
-            let Some(end) = self.by_hand.get(&key).copied() else {
-                continue;
-            };
+        let by_hand = self.by_hand.clone();
+        for (key, end) in by_hand.into_iter().filter(|((of, _), _)| *of == number) {
+            let (_, script) = key;
             let known = self.baselines.get(&key).map_or(0, |baseline| baseline.taken);
             let Some(adopted) = (record.iter().rev()).find(|adopted| adopted.script == script) else {
                 continue;
@@ -450,15 +448,18 @@ impl Holds {
                 continue;
             };
             let names = &known.names;
-            let done = run
-                .writes
-                .iter()
-                .any(|write| write.script == script && names.contains(&write.name) && write.end >= target);
-            let had = names
-                .iter()
-                .filter_map(|name| self.access.get(&(script.to_owned(), name.clone())))
-                .filter_map(|times| times.last())
-                .any(|(_, end)| *end >= target);
+            // An end that was given by hand settles nothing: a run has to take it in first, or to go beyond it.
+            let by_hand = self.by_hand.get(&(number, script)).copied().map(End::At);
+            let done = run.writes.iter().any(|write| {
+                let own = write.script == script && names.contains(&write.name);
+                own && write.end >= target && by_hand.is_none_or(|given| write.end >= given)
+            });
+            let had = by_hand.is_none()
+                && names
+                    .iter()
+                    .filter_map(|name| self.access.get(&(script.to_owned(), name.clone())))
+                    .filter_map(|times| times.last())
+                    .any(|(_, end)| *end >= target);
             let Some(held) = known.held.get_mut(&(row, script)) else {
                 continue;
             };
@@ -1033,6 +1034,32 @@ mod tests {
         holds.sold(1, &refunded);
         holds.observe(&run(START + 4 * DAY));
         assert_eq!(credit(&holds, 1), None);
+    }
+
+    #[test]
+    fn what_was_given_by_hand_settles_no_purchase_until_a_run_takes_it_in() {
+        let rows = [row(1, START), row(2, START + DAY)];
+        let mut holds = holds(&rows[..1]);
+        holds.observe(&granting(START + HOUR, START + 30 * DAY));
+        let given = START + 90 * DAY;
+        holds.prolonged(1, "S", "ada", given, (START + 2 * HOUR) * 1000);
+        assert_eq!(holds.end(1, &rows[..1], "S"), End::At(given));
+        holds.sold(1, &rows[1]);
+        // The access API is away, then it is back.
+        holds.observe(&run(START + 2 * DAY));
+        assert_eq!(holds.held(1), [(2, "S")]);
+        let found = START + 3 * DAY;
+        let last = granting(found, given + 30 * DAY);
+        assert_eq!(holds.adoptable(&last), [1]);
+        let adopted = Adopted {
+            script: "S".into(),
+            end: given,
+            at: found,
+        };
+        assert!(holds.adopted(1, &[adopted], &last).is_empty());
+        holds.observe(&last);
+        assert!(holds.is_settled(1));
+        assert_eq!(holds.end(1, &rows, "S"), End::At(given + 30 * DAY));
     }
 
     #[test]
