@@ -415,7 +415,7 @@ mod tests {
                 "authorization",
                 "AWS4-HMAC-SHA256 Credential=a/20260101/eu/dynamodb/aws4_request, SignedHeaders=host, Signature=b",
             )
-            .header("user-agent", "aws-sdk-rust/1 app/berth-register")
+            .header("user-agent", "aws-sdk-rust/1 app/berth-stack")
             .body(
                 serde_json::json!({
                     "TableName": "things", "BillingMode": "PAY_PER_REQUEST",
@@ -438,10 +438,10 @@ mod tests {
             answer.headers().get("content-type").unwrap(),
             "application/x-amz-json-1.0"
         );
-        assert_eq!(dynamodb.calls_of("register"), 1);
+        assert_eq!(dynamodb.calls_of("stack"), 1);
         assert_eq!(
             dynamodb.calls().into_iter().collect::<Vec<_>>(),
-            vec![(("register".to_owned(), "CreateTable".to_owned()), 1)]
+            vec![(("stack".to_owned(), "CreateTable".to_owned()), 1)]
         );
         dynamodb.stop().await;
     }
