@@ -113,7 +113,9 @@ pub fn next(
     terms: &Terms<'_>,
 ) -> Step {
     for holding in holdings(members, script, name) {
-        let live_until = remote.unwrap_or_default();
+        // Until a name that was given up has lost its access, the customer has that.
+        let before = holding.left.iter().map(|left| left.told);
+        let live_until = before.fold(remote.unwrap_or_default(), Expiry::max);
         holding.credit(live_until, terms.policies.hold_credit_max, terms.now);
     }
     let mut adopted = false;

@@ -78,6 +78,26 @@ async fn what_a_corrected_name_waits_for_our_sake_is_given_back_whole() {
 }
 
 #[tokio::test]
+async fn access_under_the_name_before_is_not_given_back_as_lost_while_the_new_one_waits() {
+    let mut shop = Shop::open().await;
+    shop.know(&["Ada", "Countess"]).await;
+    shop.sell(1, 11, "Ada", json!({"created_at": day(0)})).await;
+    shop.sync().await;
+    shop.advance_days(10).await;
+    shop.change_member(11, json!({"user_meta": {"tradingview_username": "Countess"}}))
+        .await;
+    shop.sell(2, 11, "Countess", json!({"created_at": day(10)})).await;
+    shop.fail_with("validate", 503, 50).await;
+    shop.sync().await;
+    shop.heal().await;
+    shop.advance_days(2).await;
+    shop.sync().await;
+    // Until the new name could be looked up the old one had what was paid for.
+    assert_eq!(shop.access("S1").await["Countess"], end(60));
+    shop.world.stop().await;
+}
+
+#[tokio::test]
 async fn an_operator_corrects_a_name() {
     let mut shop = Shop::open().await;
     shop.sell(1, 11, "Adda", json!({"created_at": day(0)})).await;
