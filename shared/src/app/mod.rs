@@ -25,8 +25,8 @@ use crate::store::Store;
 use crate::telemetry::Invocation;
 use crate::telemetry::metrics::{Metrics, Sink};
 
-/// How long the first call to the table may take while the function starts. When it takes longer, the first
-/// invocation makes its own.
+/// How long the first call to the table and to SnapTrade may take while the function starts. When one takes longer, the
+/// first invocation makes its own.
 const WARMING_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// Everything that a function's handler works with. Built once, borrowed by each invocation.
@@ -203,8 +203,8 @@ impl App {
     }
 
     /// The function `function` as Lambda starts it: settings and AWS's credentials from the environment, secrets
-    /// from Secrets Manager. The secrets are fetched and the connection to the table is opened at the same time, so
-    /// that the first invocation waits for neither.
+    /// from Secrets Manager. The secrets are fetched and the connections to the table and to SnapTrade are opened at the
+    /// same time, so that the first invocation waits for none of them.
     ///
     /// # Errors
     /// [`StartError`] when the function could not do its work.
@@ -259,15 +259,19 @@ impl App {
             metrics: Sink::StandardOutput,
         };
         let app = Self::new(function, config, parts);
-        let secrets = async {
-            tokio::try_join!(
-                app.check_credentials(needs),
-                app.check_data_keys(needs),
-                app.check_access(needs)
-            )
-        };
-        let (checked, ()) = tokio::join!(secrets, app.warm());
-        checked?;
+        tokio::try_join!(
+            app.check_credentials(needs),
+            app.check_data_keys(needs),
+            app.check_access(needs),
+            async {
+                app.reach_table().await;
+                Ok(())
+            },
+            async {
+                app.reach_snaptrade(needs).await;
+                Ok(())
+            },
+        )?;
         Ok(app)
     }
 
@@ -365,14 +369,16 @@ impl App {
     }
 
     /// Opens the connection to the table, which costs a small function the better part of a second when the first
-    /// invocation has to do it. Whether the function may read does not matter for that.
-    async fn warm(&self) {
-        match tokio::time::timeout(WARMING_TIMEOUT, self.store.ping()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "the table could not be read while the function started")
-            }
-            Err(_) => tracing::warn!("the table did not answer while the function started"),
+    /// invocation has to do it. Every role allows it, but the function works all the same where one does not.
+    async fn reach_table(&self) {
+        let _answered_or_not = tokio::time::timeout(WARMING_TIMEOUT, self.store.ping()).await;
+    }
+
+    /// Opens the connection to SnapTrade where the function calls it for users, by the one call that needs neither
+    /// credentials nor a user.
+    async fn reach_snaptrade(&self, needs: Needs) {
+        if needs.data_keys() {
+            let _answered_or_not = tokio::time::timeout(WARMING_TIMEOUT, self.snaptrade.once().check()).await;
         }
     }
 

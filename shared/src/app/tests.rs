@@ -99,6 +99,7 @@ fn environment(secrets: &str, table: &str, more: &[(&str, &str)]) -> HashMap<Str
         ("DATA_KEY_SECRET_ID", "berth/data-keys"),
         ("AWS_ENDPOINT_URL_SECRETS_MANAGER", secrets),
         ("AWS_ENDPOINT_URL_DYNAMODB", table),
+        ("SNAPTRADE_BASE_URL", "http://127.0.0.1:9"),
     ]
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -148,7 +149,9 @@ async fn a_function_that_cannot_start_names_the_variable_at_fault_and_no_secret(
         ("AWS_ACCESS_KEY_ID", "", "is not set"),
         ("MAX_CONNECTIONS", "many", "must be a whole number"),
     ] {
-        let environment = environment(&secrets, &table, &[(variable, value)]);
+        // Production takes no address on this machine.
+        let more = [(variable, value), ("SNAPTRADE_BASE_URL", "https://192.0.2.1")];
+        let environment = environment(&secrets, &table, &more);
         let said = start(Needs::CredentialsAndDataKeys, &environment)
             .await
             .unwrap_err()
@@ -267,6 +270,34 @@ async fn every_attempt_at_the_table_is_counted() {
 async fn a_table_that_cannot_be_reached_does_not_keep_a_function_from_starting() {
     let environment = environment(&secrets_manager().await, "http://127.0.0.1:9", &[]);
     assert!(start(Needs::CredentialsAndDataKeys, &environment).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_function_that_calls_snaptrade_for_users_reaches_it_while_it_starts_if_it_is_there() {
+    let asked = Arc::new(AtomicU32::new(0));
+    for (needs, expected) in [
+        (Needs::Access, 0),
+        (Needs::Credentials, 0),
+        (Needs::Everything, 1),
+    ] {
+        for status in [200, 500] {
+            asked.store(0, Ordering::Relaxed);
+            let counter = Arc::clone(&asked);
+            let snaptrade = serve(move |request| {
+                assert!(
+                    request.starts_with("GET / ") && !request.contains("ignature"),
+                    "{request}"
+                );
+                counter.fetch_add(1, Ordering::Relaxed);
+                (status, "{}".to_owned())
+            })
+            .await;
+            let more = [("SNAPTRADE_BASE_URL", snaptrade.as_str())];
+            let environment = environment(&secrets_manager().await, "http://127.0.0.1:9", &more);
+            assert!(start(needs, &environment).await.is_ok());
+            assert_eq!(asked.load(Ordering::Relaxed), expected, "{needs:?} {status}");
+        }
+    }
 }
 
 #[tokio::test]
