@@ -158,30 +158,58 @@ fn nothing_of_the_local_stack_is_deployed() {
     }
 }
 
+/// What a program links that is not the one TLS stack and the one HTTP stack.
+fn other_stacks(linked: &BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
+    const ONE: [&str; 5] = ["http", "hyper", "reqwest", "ring", "rustls"];
+    const OTHERS: [&str; 11] = [
+        "aws-config",
+        "aws-lc-rs",
+        "aws-lc-sys",
+        "curl",
+        "h2",
+        "hyper-tls",
+        "isahc",
+        "native-tls",
+        "openssl",
+        "openssl-sys",
+        "ureq",
+    ];
+    let not_one = ONE.iter().filter_map(|one| {
+        let versions = linked.get(*one).cloned().unwrap_or_default();
+        (versions.len() != 1).then(|| format!("{one} {versions:?}"))
+    });
+    let others = OTHERS.iter().filter(|other| linked.contains_key(**other));
+    not_one.chain(others.map(|other| (*other).to_owned())).collect()
+}
+
 #[test]
 fn every_function_has_one_tls_stack_and_one_http_stack() {
     for function in names("functions") {
-        let linked = linked(&function);
-        for one in ["http", "hyper", "reqwest", "ring", "rustls"] {
-            let versions = linked.get(one).cloned().unwrap_or_default();
-            assert_eq!(versions.len(), 1, "{function} links {one} {versions:?}");
-        }
-        for other in [
-            "aws-config",
-            "aws-lc-rs",
-            "aws-lc-sys",
-            "curl",
-            "h2",
-            "hyper-tls",
-            "isahc",
-            "native-tls",
-            "openssl",
-            "openssl-sys",
-            "ureq",
-        ] {
-            assert!(!linked.contains_key(other), "{function} links {other}");
-        }
+        assert_eq!(
+            other_stacks(&linked(&function)),
+            Vec::<String>::new(),
+            "{function}"
+        );
     }
+}
+
+#[test]
+fn a_second_stack_is_found_in_a_program() {
+    let right = linked("status");
+    let with = |name: &str, version: &str| {
+        let mut linked = right.clone();
+        linked
+            .entry(name.to_owned())
+            .or_default()
+            .insert(version.to_owned());
+        other_stacks(&linked)
+    };
+    assert_eq!(with("native-tls", "v0.2.14"), ["native-tls"]);
+    assert_eq!(with("aws-lc-rs", "v1.19.0"), ["aws-lc-rs"]);
+    assert!(with("rustls", "v0.21.12")[0].starts_with("rustls {\"v0.21.12\", "));
+    let mut without = right.clone();
+    without.remove("ring");
+    assert_eq!(other_stacks(&without), ["ring {}"]);
 }
 
 #[test]
