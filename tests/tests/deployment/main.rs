@@ -23,7 +23,7 @@ use berth::telemetry::metrics::{Metric, NAMESPACE};
 use berth_local::{Options, Stack};
 use yaml_rust2::Yaml;
 
-use template::{Template, checkout, entries, read, text, texts};
+use template::{Function, Template, checkout, entries, read, text, texts};
 
 #[test]
 fn the_api_has_exactly_the_routes_of_the_code_each_with_its_function_and_its_authorizer() {
@@ -156,9 +156,12 @@ fn every_function_moves_to_a_new_version_under_the_eyes_of_an_alarm_of_its_own()
             "{name}"
         );
         assert_eq!(
-            text(&function.globals["DeploymentPreference"]["Type"]),
-            "DeploymentPreference"
+            texts(&function.globals["DeploymentPreference"]["Type"]),
+            ["InMaintenance", "AllAtOnce", "DeploymentPreference"]
         );
+        // What stands among the globals alone, the transform that puts parameters' values in does not see.
+        let own = &function.properties["Environment"]["Variables"];
+        assert_eq!(own["<<"], function.globals["Environment"]["Variables"], "{name}");
         assert_eq!(
             text(&function.properties["FunctionName"]),
             format!("${{AWS::StackName}}-{package}")
@@ -320,15 +323,45 @@ fn every_function_starts_with_the_settings_that_the_template_gives_it() {
 }
 
 #[test]
+fn lambda_drops_no_line_that_holds_metrics() {
+    // A line without a level, as those with metrics are, passes for one of INFO.
+    let template = Template::read();
+    let conditions = &template.0["Conditions"];
+    let less: Vec<_> = conditions["LogsLess"]
+        .as_vec()
+        .unwrap()
+        .iter()
+        .map(texts)
+        .collect();
+    assert_eq!(less, [["LogLevel", "WARN"], ["LogLevel", "ERROR"]]);
+    assert_eq!(texts(&conditions["LogsAsUsual"]), ["LogLevel", "INFO"]);
+    for function in template.functions() {
+        let lambda = &function.property("LoggingConfig")["ApplicationLogLevel"];
+        assert!(lambda.is_badvalue(), "{} has a level of its own", function.name);
+        let lambda = &function.globals["LoggingConfig"]["ApplicationLogLevel"];
+        assert_eq!(texts(lambda), ["LogsLess", "INFO", "LogLevel"]);
+        let own = function.variables()["LOG_LEVEL"];
+        assert_eq!(texts(own), ["LogsAsUsual", "", "LogLevel"]);
+    }
+}
+
+#[test]
 fn no_function_may_do_more_than_it_needs() {
     let template = Template::read();
     for function in template.functions() {
         let name = &function.name;
         let mut secrets = Vec::new();
+        let mut may_start = false;
         for statement in function.statements() {
             assert_eq!(text(&statement["Effect"]), "Allow", "{name}");
             let actions = texts(&statement["Action"]);
             let resources = texts(&statement["Resource"]);
+            let is_conditional = !statement["Condition"].is_badvalue();
+            if is_conditional {
+                assert!(Function::only_starts_by(statement), "{name}");
+                assert_eq!(actions, ["dynamodb:GetItem"], "{name}");
+            }
+            may_start |= actions.iter().any(|action| action == "dynamodb:GetItem");
             for granted in actions.iter().chain(&resources) {
                 assert!(!granted.contains('*'), "{name} may {granted}");
             }
@@ -359,6 +392,7 @@ fn no_function_may_do_more_than_it_needs() {
                 secrets = resources;
             }
         }
+        assert!(may_start, "{name} may not open its connection to the table");
         let needs = function.needs();
         let all = [
             (needs.credentials(), "SnapTradeSecret"),

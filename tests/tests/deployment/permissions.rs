@@ -14,6 +14,9 @@ pub(crate) fn allowed(template: &Template) -> Permissions {
     let of = |function: &crate::template::Function<'_>| {
         let mut permissions = BTreeSet::new();
         for statement in function.statements() {
+            if crate::template::Function::only_starts_by(statement) {
+                continue;
+            }
             for resource in texts(&statement["Resource"]) {
                 let on = match resource.as_str() {
                     "Table.Arn" => None,

@@ -68,6 +68,10 @@ impl Template {
 
     /// What a value comes to when nothing but the parameters without a default is given.
     pub(crate) fn value(&self, value: &Yaml) -> String {
+        // `!If` reads as the list of what it is given.
+        if let Some([condition, yes, no]) = value.as_vec().map(Vec::as_slice) {
+            return self.value(if self.holds(&text(condition)) { yes } else { no });
+        }
         let name = text(value);
         let parameter = &self.0["Parameters"][name.as_str()];
         if !parameter.is_badvalue() {
@@ -82,6 +86,16 @@ impl Template {
             return format!("the-{name}");
         }
         name
+    }
+}
+
+impl Template {
+    /// Whether a condition holds that compares a parameter with a value.
+    fn holds(&self, condition: &str) -> bool {
+        match self.0["Conditions"][condition].as_vec().map(Vec::as_slice) {
+            Some([parameter, value]) => self.value(parameter) == text(value),
+            other => panic!("{condition} compares nothing: {other:?}"),
+        }
     }
 }
 
@@ -111,10 +125,19 @@ impl Function<'_> {
             .collect()
     }
 
+    /// Whether the function's role allows the read of one key by which it opens its connection while it starts, and
+    /// nothing is stored under.
+    pub(crate) fn only_starts_by(statement: &Yaml) -> bool {
+        let keys = &statement["Condition"]["ForAllValues:StringEquals"]["dynamodb:LeadingKeys"];
+        !keys.is_badvalue() && texts(keys) == ["PING"]
+    }
+
     pub(crate) fn variables(&self) -> BTreeMap<&str, &Yaml> {
         let common = &self.globals["Environment"]["Variables"];
         let own = &self.properties["Environment"]["Variables"];
-        entries(common).chain(entries(own)).collect()
+        // With this key a function names the common ones as its own.
+        let own = entries(own).filter(|(name, _)| *name != "<<");
+        entries(common).chain(own).collect()
     }
 
     /// What the function's program says that it needs.
