@@ -51,39 +51,38 @@ impl Run<'_> {
             if self.record.bootstrapped.contains_key(&script) {
                 continue;
             }
-            let mut found = Vec::new();
+            let (mut users, mut claimants, mut ends) = (0_u64, Vec::new(), HashMap::new());
             let began = Instant::now();
             if self.service.can_list() {
-                found = match self.list(&script).await {
-                    Ok(users) => users,
+                let (found_at, on) = (self.now, script.clone());
+                let read = self.list(&script, |user| {
+                    users = users.saturating_add(1);
+                    claimants.extend(Username::parse(&user.username).ok().map(|username| Claimant {
+                        username,
+                        person: None,
+                        scripts: [(on.clone(), user.expiry)].into(),
+                        found_at: Some(found_at),
+                    }));
+                    enter(&mut ends, &user);
+                });
+                match read.await {
+                    Ok(()) => {}
                     Err(_) if self.is_out_of_time() => return Ok(false),
                     Err(ended) if ended.verdict == Verdict::NoAccess => {
                         self.pause(&ended);
                         return Ok(false);
                     }
                     Err(ended) => return Err(Refused::Service(ended)),
-                };
+                }
             }
             self.keep_lease().await?;
-            let users = u64::try_from(found.len()).unwrap_or(u64::MAX);
-            let claimants = found.iter().filter_map(|user| {
-                let username = Username::parse(&user.username).ok()?;
-                Some(Claimant {
-                    username,
-                    person: None,
-                    scripts: [(script.clone(), user.expiry)].into(),
-                    found_at: Some(self.now),
-                })
-            });
-            let claimants = claimants.collect();
             self.books.save_baselines(&script, claimants).await?;
             let bootstrapped = Bootstrapped { at: self.now, users };
             self.record.bootstrapped.insert(script.clone(), bootstrapped);
             self.books.save_run(&mut self.record).await?;
             if self.service.can_list() {
-                let told = HashMap::new();
-                self.lists
-                    .insert(script, Listing::of(Ok(found), told, began, self.now));
+                let listing = Listing::of(Ok(ends), HashMap::new(), began, self.now);
+                self.lists.insert(script, listing);
             }
         }
         Ok(true)
@@ -133,9 +132,11 @@ impl Run<'_> {
 
     async fn read_list(&mut self, script: &ScriptId) {
         let began = Instant::now();
-        let found = self.list(script).await;
+        // Of a long list only one is held at a time.
         let told = self.lists.remove(script).map(|before| before.told);
-        let listing = Listing::of(found, told.unwrap_or_default(), began, self.now);
+        let mut ends = HashMap::new();
+        let read = self.list(script, |user| enter(&mut ends, &user)).await;
+        let listing = Listing::of(read.map(|()| ends), told.unwrap_or_default(), began, self.now);
         self.lists.insert(script.clone(), listing);
     }
 
@@ -203,18 +204,17 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Everybody who has access to a script.
-    async fn list(&mut self, script: &ScriptId) -> Result<Vec<RemoteUser>, Ended> {
-        let mut users = Vec::new();
+    /// Hands over everybody who has access to a script, page by page.
+    async fn list(&mut self, script: &ScriptId, mut take: impl FnMut(RemoteUser)) -> Result<(), Ended> {
         let (mut cursor, mut trail): (Option<String>, _) = (None, Trail::default());
         for _ in 0..MOST_PAGES {
             let page = self
                 .service
                 .page(script, cursor.as_deref(), self.call_until())
                 .await?;
-            users.extend(page.users);
+            page.users.into_iter().for_each(&mut take);
             let Some(next) = page.next else {
-                return Ok(users);
+                return Ok(());
             };
             trail.go_on(&next)?;
             cursor = Some(next);
@@ -278,22 +278,19 @@ impl Run<'_> {
     }
 }
 
+/// Notes a user of a list. Of two spellings of one name the later end counts.
+fn enter(ends: &mut HashMap<String, Expiry>, user: &RemoteUser) {
+    let end = ends.entry(user.username.to_ascii_lowercase()).or_default();
+    *end = (*end).max(user.expiry);
+}
+
 impl Listing {
     fn of(
-        found: Result<Vec<RemoteUser>, Ended>,
+        ends: Result<HashMap<String, Expiry>, Ended>,
         told: HashMap<String, Option<Expiry>>,
         began: Instant,
         now: jiff::Timestamp,
     ) -> Self {
-        let ends = found.map(|users| {
-            let mut ends: HashMap<String, Expiry> = HashMap::with_capacity(users.len());
-            for user in users {
-                // Of two spellings of one name the later end counts.
-                let end = ends.entry(user.username.to_ascii_lowercase()).or_default();
-                *end = (*end).max(user.expiry);
-            }
-            ends
-        });
         let live = ends
             .as_ref()
             .map_or(0, |ends| ends.values().filter(|end| end.is_live(now)).count());
