@@ -1,6 +1,6 @@
 //! What everybody's access is held against, and how it is told when it is not right.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use serde_json::Value;
@@ -164,18 +164,19 @@ impl Verdict {
         Ok(())
     }
 
-    /// A letter about a wrong name goes to those who gave one, once and at most twice more, and to nobody else.
+    /// A letter about a wrong name goes to those who gave one, once and at most twice more, and to nobody else. One that
+    /// was on its way when the process was killed may come again, under the Message-ID that it had.
     async fn of_mails(play: &Play, faults: &mut Vec<String>) -> Result<(), String> {
         let mails = play.site.sandbox("GET", "mail", None).await?;
-        let mut got: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut got: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for mail in mails.as_array().into_iter().flatten() {
-            *got.entry(mail["to"].as_str().unwrap_or_default()).or_default() += 1;
+            let of = |name: &str| mail[name].as_str().unwrap_or_default();
+            got.entry(of("to")).or_default().insert(of("message_id"));
         }
         for (number, customer) in &play.story.customers {
             let mails = got
                 .get(format!("customer{number}@example.com").as_str())
-                .copied()
-                .unwrap_or(0);
+                .map_or(0, BTreeSet::len);
             let wrong = !play.known.contains(&plain(&customer.typed));
             if !wrong && mails > 0 || mails > 3 {
                 faults.push(format!(

@@ -335,6 +335,7 @@ impl Store {
             "to": mail.to.join(", "),
             "cc": mail.cc.join(", "),
             "bcc": mail.bcc.join(", "),
+            "message_id": mail.message_id,
             "from": mail.from,
             "subject": mail.subject,
             "html": mail.html,

@@ -13,6 +13,8 @@ pub(crate) struct Mail {
     pub(crate) cc: Vec<String>,
     /// Whom the envelope names and the mail does not.
     pub(crate) bcc: Vec<String>,
+    /// Its Message-ID, by which mail programs know a copy that came twice; empty where it has none.
+    pub(crate) message_id: String,
     /// The subject, decoded.
     pub(crate) subject: String,
     /// The part for reading in a browser, if it has one of its own.
@@ -31,6 +33,7 @@ impl Mail {
                 to: recipients.to_vec(),
                 cc: Vec::new(),
                 bcc: Vec::new(),
+                message_id: String::new(),
                 subject: String::new(),
                 html: None,
                 text: None,
@@ -61,6 +64,7 @@ impl Mail {
             to,
             cc,
             bcc,
+            message_id: message.message_id().unwrap_or_default().to_owned(),
             subject: message.subject().unwrap_or_default().to_owned(),
             html: part(&message.html_body, true),
             text: part(&message.text_body, false),
@@ -85,7 +89,7 @@ mod tests {
             "bounces@example.com",
             &["ada@example.com".to_owned(), "archive@example.com".to_owned()],
             b"From: The shop <shop@example.com>\r\nTo: Ada <ada@example.com>\r\n\
-              Subject: =?utf-8?Q?Gr=C3=BC=C3=9Fe?=\r\nMIME-Version: 1.0\r\n\
+              Message-ID: <1@example.com>\r\nSubject: =?utf-8?Q?Gr=C3=BC=C3=9Fe?=\r\nMIME-Version: 1.0\r\n\
               Content-Type: multipart/alternative; boundary=b\r\n\r\n\
               --b\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: base64\r\n\r\n\
               SGVsbG8sIEFkYQ==\r\n\
@@ -100,7 +104,10 @@ mod tests {
                 vec!["archive@example.com".to_owned()]
             )
         );
-        assert_eq!(mail.subject, "Grüße");
+        assert_eq!(
+            (mail.subject.as_str(), mail.message_id.as_str()),
+            ("Grüße", "1@example.com")
+        );
         assert_eq!(mail.text.as_deref(), Some("Hello, Ada"));
         assert_eq!(mail.html.as_deref(), Some("<p>Hello, Ada</p>"));
     }
