@@ -16,6 +16,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod function;
 mod holds;
 mod journal;
 mod large;
@@ -98,7 +99,7 @@ struct LargeArguments {
     /// How many customers the rows are of
     #[arg(long, default_value_t = 20_000)]
     customers: u32,
-    /// How many MiB more than for a tenth of the rows the process may take at most
+    /// How many MiB more than for a tenth of the rows a function may take at most
     #[arg(long, default_value_t = 24)]
     most_growth_mib: u64,
 }

@@ -524,7 +524,14 @@ impl Play {
         if answer.is_none() {
             self.add_unseen(&mut run).await?;
         }
-        if answer.as_ref().is_some_and(|answer| kept_away(way, answer)) {
+        let kept_away = answer.as_ref().is_some_and(|answer| kept_away(way, answer));
+        self.site.note(&json!({
+            "way": format!("{way:?}"), "weather": format!("{:?}", self.weather), "begin": run.begin, "end": run.end,
+            "status": answer.as_ref().map(|answer| answer.status), "kept_away": kept_away,
+            "ending": format!("{:?}", run.ending), "shown": format!("{:?}", run.shown), "writes": run.writes.len(),
+            "requests": requests,
+        }))?;
+        if kept_away {
             return Ok(answer);
         }
         self.compare_calls(way, answer.as_ref(), &requests);

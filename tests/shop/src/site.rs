@@ -1,6 +1,7 @@
 //! Where the story is played: a `berth local` process on a folder of its own, which is killed and started again, and
 //! beside it the shop, the access API and the mail server, which nobody kills.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 
+use crate::function::Function;
 use crate::reckoning::Second;
 use crate::record::Table;
 use crate::story;
@@ -183,9 +185,18 @@ impl Site {
         self.folder.join("berth.log")
     }
 
-    /// The stack's process.
-    pub fn process(&self) -> Option<u32> {
-        self.running.as_ref().and_then(|(child, _)| child.id())
+    /// Notes what a run did, for whoever has to find out how something came about.
+    pub fn note(&self, run: &Value) -> Result<(), String> {
+        let mut notes = (std::fs::OpenOptions::new().create(true).append(true))
+            .open(self.folder.join("runs.jsonl"))
+            .map_err(text)?;
+        writeln!(notes, "{run}").map_err(text)
+    }
+
+    /// Starts the function `name` beside the stack.
+    pub async fn function(&self, name: &str) -> Result<Function, String> {
+        let (_, urls) = self.running.as_ref().ok_or("the stack does not run")?;
+        Function::start(&self.program.with_file_name(name), &urls.dynamodb).await
     }
 
     /// Makes it `moment` for everybody.
@@ -266,18 +277,11 @@ impl Site {
     }
 }
 
-/// The greatest and the present size of a process in memory, in KiB, where the system tells.
-pub fn memory(process: u32) -> Option<(u64, u64)> {
+/// The most memory that a process ever took, in KiB, where the system tells.
+pub fn most_memory(process: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let of = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim_start_matches(':')
-            .split_whitespace()
-            .next()?
-            .parse()
-            .ok()
-    };
-    Some((of("VmHWM")?, of("VmRSS")?))
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 /// Anything's words.
