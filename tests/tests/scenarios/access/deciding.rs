@@ -82,24 +82,45 @@ async fn reviews_are_listed_in_pages() {
 
 #[tokio::test]
 async fn rows_of_a_product_that_is_configured_later_are_read_again() {
-    let mut shop = Shop::open().await;
+    let directory = tempfile::tempdir().unwrap();
+    let mut shop = Shop::on(directory.path()).await;
     shop.sell(1, 11, "Ada", json!({"created_at": day(0), "product_id": 999}))
         .await;
     let report = shop.sync().await;
     assert_eq!(report["ignored"], json!({"unmapped_product": 1}));
-    // The configuration of a running stack stays as it is, so the product is changed at the shop.
+    let mapped = json!({"products": {"999": {"script_id": "S9", "duration_days": 30}}});
+    let shop = shop.reopened(directory.path(), mapped).await;
+    // The row is the same as before, so nothing but a resync looks at it again.
+    assert_eq!(shop.sync().await["considered"], 0);
     let report = shop
         .operator(Method::POST, "/api/access/resync", json!({"product_id": "999"}))
         .await
         .with_status(200);
     assert_eq!(
-        (&report["considered"], &report["ignored"]),
-        (&json!(1), &json!({"unmapped_product": 1})),
+        (&report["considered"], &report["granted"]),
+        (&json!(1), &json!(1)),
         "{}",
         report.text
     );
-    shop.change(1, json!({"product_id": 100})).await;
-    assert_eq!(shop.sync().await["granted"], 1);
+    assert_eq!(shop.access("S9").await, json!({"Ada": end(30)}));
+    shop.world.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_bought_keeps_its_script_when_its_product_opens_another() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut shop = Shop::on(directory.path()).await;
+    shop.sell(1, 11, "Ada", json!({"created_at": day(0)})).await;
+    shop.sync().await;
+    let mapped = json!({"products": {"100": {"script_id": "S5"}}});
+    let mut shop = shop.reopened(directory.path(), mapped).await;
+    shop.sell(2, 12, "Bob", json!({"created_at": day(0)})).await;
+    shop.sync().await;
+    shop.operator(Method::POST, "/api/access/resync", json!({"product_id": "100"}))
+        .await
+        .with_status(200);
+    assert_eq!(shop.access("S1").await, json!({"Ada": end(30)}));
+    assert_eq!(shop.access("S5").await["Bob"], end(30));
     shop.world.stop().await;
 }
 

@@ -88,6 +88,16 @@ async fn a_grant_whose_answer_is_lost_is_found_done_and_not_made_again() {
 
 #[tokio::test]
 async fn dead_credentials_end_the_run_and_charge_nobody() {
+    ends_the_run_and_charges_nobody(401).await;
+}
+
+#[tokio::test]
+async fn a_service_that_has_to_log_in_again_ends_the_run_and_charges_nobody() {
+    // The sandbox says `login_required` with it.
+    ends_the_run_and_charges_nobody(403).await;
+}
+
+async fn ends_the_run_and_charges_nobody(status: u16) {
     let mut shop = Shop::open().await;
     shop.sell(1, 11, "Ada", json!({"created_at": day(0)})).await;
     shop.sell(2, 12, "Bob", json!({"created_at": day(0)})).await;
@@ -96,7 +106,7 @@ async fn dead_credentials_end_the_run_and_charge_nobody() {
         .await;
     shop.sell(4, 12, "Bob", json!({"created_at": day(0), "total": "5"}))
         .await;
-    shop.fail_with("list", 401, 50).await;
+    shop.fail_with("list", status, 50).await;
     for _ in 0..2 {
         let report = shop.sync().await;
         assert_eq!(

@@ -16,8 +16,9 @@ mod trying;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::path::Path;
 
-use berth_local::Options;
+use berth_local::{Data, Options};
 use jiff::{SignedDuration, Timestamp};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -77,22 +78,52 @@ impl Shop {
 
     /// The same with other settings.
     pub async fn with(extra: Value) -> Self {
+        Self::start(extra, Data::Memory { announce: None })
+            .await
+            .furnished()
+            .await
+    }
+
+    /// The same, which keeps what it has in `directory`.
+    pub async fn on(directory: &Path) -> Self {
+        let kept = Data::Directory(directory.to_owned());
+        Self::start(json!({}), kept).await.furnished().await
+    }
+
+    /// The shop on `directory` started again with other settings.
+    pub async fn reopened(self, directory: &Path, extra: Value) -> Self {
+        let (now, rows) = (self.now(), self.rows);
+        self.world.stop().await;
+        let kept = Data::Directory(directory.to_owned());
+        let shop = Self {
+            rows,
+            ..Self::start(extra, kept).await
+        };
+        shop.set_time(&now.to_string()).await;
+        shop
+    }
+
+    async fn start(extra: Value, data: Data) -> Self {
         let mut file = NamedTempFile::new().unwrap();
         file.write_all(configuration(extra).to_string().as_bytes())
             .unwrap();
         let world = World::with(Options {
             access_config: Some(file.path().to_owned()),
+            data,
             ..Options::default()
         })
         .await;
-        let shop = Self {
+        Self {
             world,
             rows: BTreeMap::new(),
             _configuration: file,
-        };
-        shop.set_time(BEGINS).await;
-        shop.know(&["Ada", "Bob", "Cy"]).await;
-        shop
+        }
+    }
+
+    async fn furnished(self) -> Self {
+        self.set_time(BEGINS).await;
+        self.know(&["Ada", "Bob", "Cy"]).await;
+        self
     }
 
     /// A call to the sandboxes of the shop and the access API.
