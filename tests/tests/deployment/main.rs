@@ -257,6 +257,41 @@ fn alarms_and_dashboard_look_at_metrics_that_functions_write() {
     }
 }
 
+/// The unit of what a metric of this name measures.
+fn unit_by_name(name: &str) -> &'static str {
+    match name {
+        "TimeToConnect" | "EventLag" => "Seconds",
+        "SlotsInUse" => "Count",
+        time if time.ends_with("Time") => "Milliseconds",
+        part if part.ends_with("Use") => "Percent",
+        _ => "Count",
+    }
+}
+
+/// The metrics whose unit is not that of what they measure.
+fn wrong_units<'a>(units: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<&'a str> {
+    let wrong = units.filter(|(name, unit)| *unit != unit_by_name(name));
+    wrong.map(|(name, _)| name).collect()
+}
+
+#[test]
+fn each_metric_has_the_unit_of_what_it_measures_and_another_one_is_found() {
+    let units = || {
+        Metric::ALL
+            .iter()
+            .map(|metric| (metric.name(), metric.unit().as_str()))
+    };
+    assert_eq!(wrong_units(units()), Vec::<&str>::new());
+    let broken = units().map(|(name, unit)| match name {
+        "SnapTradeTime" => (name, "Seconds"),
+        "SlotUse" => (name, "Count"),
+        _ => (name, unit),
+    });
+    let mut found = wrong_units(broken);
+    found.sort_unstable();
+    assert_eq!(found, ["SlotUse", "SnapTradeTime"]);
+}
+
 #[test]
 fn each_alarm_has_an_entry_in_the_runbook_and_tells_somebody() {
     let alarms = Template::read_from("infra/alarms.yaml");
