@@ -6,16 +6,13 @@ use berth::http::fields::{text_of, user_id};
 use berth::http::{Call, Code, Fields, Input, Problem, Reply, serve};
 use berth::ids::{TenantId, UserId};
 use berth::portfolio::provider::PortfolioAccountId;
-use berth::portfolio::refresh::{Purpose, Refresh, RefreshError, RefreshFault, Scope};
+use berth::portfolio::refresh::{Purpose, Refresh, RefreshError, Scope};
 use berth::portfolio::schedule::{self, ScheduleReport};
 use berth::snaptrade::ConnectionId;
 use lambda_http::{Body, Request, Response};
 
 /// Longest id of an account or a connection that is taken, in characters.
 const ID_MAX_CHARS: usize = 128;
-
-/// After how many seconds it makes sense to ask again for what SnapTrade is still collecting.
-const NOT_SYNCED_RETRY: u32 = 30;
 
 /// Answers `POST /api/snaptrade/refresh`.
 pub async fn handle(app: &App, request: Request) -> Response<Body> {
@@ -32,9 +29,7 @@ async fn answer(app: &App, call: Call) -> Result<Reply, Problem> {
     let connections = call.connections(app);
     let user = connections.runner().user(&subject.stem()).await?;
     let refresh = Refresh::new(app, &connections, call.identity.tenant.clone());
-    let refreshed = Box::pin(refresh.run(user, &scope, Purpose::Manual))
-        .await
-        .map_err(problem)?;
+    let refreshed = Box::pin(refresh.run(user, &scope, Purpose::Manual)).await?;
     Reply::ok(&refreshed)
 }
 
@@ -43,35 +38,13 @@ fn scope(account: Option<String>, connection: Option<String>) -> Result<Scope, P
     let connection = connection.map(ConnectionId::new);
     match account {
         Some(text) => {
-            let account = PortfolioAccountId::parse(&text).ok_or_else(not_found)?;
+            let account = PortfolioAccountId::parse(&text).ok_or(RefreshError::NotFound)?;
             Ok(Scope::Account {
                 account: account.account().clone(),
                 connection,
             })
         }
         None => Ok(connection.map_or(Scope::All, Scope::Connection)),
-    }
-}
-
-fn not_found() -> Problem {
-    Problem::new(Code::NotFound).detail("The user has no such account or connection.")
-}
-
-fn problem(error: RefreshError) -> Problem {
-    match error {
-        RefreshError::NotFound => not_found(),
-        RefreshError::InProgress => {
-            Problem::new(Code::OperationInProgress).detail("This user's data are being refreshed right now.")
-        }
-        RefreshError::Throttled(wait) => Problem::new(Code::RateLimited)
-            .detail("SnapTrade wants fewer calls.")
-            .retry_after(u32::try_from(wait.as_millis().div_ceil(1_000)).unwrap_or(u32::MAX)),
-        RefreshError::Fault(RefreshFault::Error) => Problem::new(Code::UpstreamError),
-        RefreshError::Fault(RefreshFault::Timeout) => Problem::new(Code::UpstreamTimeout),
-        RefreshError::Fault(RefreshFault::NotSynced) => {
-            Problem::new(Code::NotSyncedYet).retry_after(NOT_SYNCED_RETRY)
-        }
-        RefreshError::Failure(failure) => failure.into(),
     }
 }
 

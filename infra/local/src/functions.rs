@@ -96,13 +96,14 @@ macro_rules! handler {
 
 /// The functions that answer requests, by name.
 pub(crate) fn for_requests(apps: &Apps) -> BTreeMap<&'static str, Function> {
-    let handlers: [(&'static str, Handler); 11] = [
+    let handlers: [(&'static str, Handler); 12] = [
         ("status", handler!(status)),
         ("register", handler!(register)),
         ("handle-limit", handler!(handle_limit)),
         ("connection-url", handler!(connection_url)),
         ("webhook", handler!(webhook)),
         ("refresh", handler!(refresh)),
+        ("portfolio", handler!(portfolio)),
         ("users", handler!(users)),
         ("connection-sync", handler!(connection_sync)),
         ("access-sync", handler!(access_sync)),

@@ -11,6 +11,7 @@ use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 use self::visits::{Connected, Link};
 use super::counting::admission::{Admission, Admitted};
 use super::counting::departed::Departed;
+use super::counting::disconnecting::Disconnecting;
 use super::counting::reconciling::Reconciling;
 use super::counting::returning::Returning;
 use super::leaving::Leaving;
@@ -903,6 +904,7 @@ pub(super) enum Running {
     Returning(Box<Returning>),
     Reconciling(Box<Reconciling>),
     Departed(Box<Departed>),
+    Disconnecting(Box<Disconnecting>),
 }
 
 /// A machine under way in a function of its own.
@@ -1009,6 +1011,7 @@ impl Process {
             Running::Returning(machine) => machine.advance(input, &mut context).map(|_| ()),
             Running::Reconciling(machine) => machine.advance(input, &mut context).map(|_| ()),
             Running::Departed(machine) => machine.advance(input, &mut context).map(|_| ()),
+            Running::Disconnecting(machine) => machine.advance(input, &mut context).map(|_| ()),
             Running::LogIn(..) => Next::Done(()),
             Running::Admission(stem, machine) => match (machine.advance(input, &mut context), stem) {
                 (Next::Do(effect), _) => Next::Do(effect),

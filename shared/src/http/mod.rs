@@ -9,6 +9,7 @@ pub mod fields;
 mod identity;
 mod inbound;
 pub mod paging;
+mod portfolio;
 mod problem;
 mod reply;
 pub mod routes;

@@ -40,7 +40,7 @@ const fn route(method: Method, path: &'static str, function: &'static str, acces
 }
 
 /// All routes.
-pub static ROUTES: [Route; 32] = [
+pub static ROUTES: [Route; 40] = [
     route(Method::GET, "/", "status", Access::Anyone),
     route(Method::GET, "/health", "status", Access::Anyone),
     route(Method::GET, "/openapi.json", "status", Access::Anyone),
@@ -66,6 +66,34 @@ pub static ROUTES: [Route; 32] = [
     ),
     route(Method::POST, "/api/snaptrade/webhook", "webhook", Access::Anyone),
     route(Method::POST, "/api/snaptrade/refresh", "refresh", Access::User),
+    route(
+        Method::GET,
+        "/api/snaptrade/connections",
+        "portfolio",
+        Access::User,
+    ),
+    route(
+        Method::DELETE,
+        "/api/snaptrade/connections/{connection_id}",
+        "portfolio",
+        Access::User,
+    ),
+    route(
+        Method::GET,
+        "/api/snaptrade/brokerages",
+        "portfolio",
+        Access::User,
+    ),
+    route(Method::GET, "/api/portfolio/accounts", "portfolio", Access::User),
+    route(Method::GET, "/api/portfolio/positions", "portfolio", Access::User),
+    route(Method::GET, "/api/portfolio/balances", "portfolio", Access::User),
+    route(
+        Method::GET,
+        "/api/portfolio/performance",
+        "portfolio",
+        Access::User,
+    ),
+    route(Method::GET, "/api/portfolio/mode", "portfolio", Access::User),
     route(Method::GET, "/api/snaptrade/users", "users", Access::User),
     route(Method::POST, "/api/snaptrade/users", "users", Access::User),
     route(

@@ -13,6 +13,9 @@ use crate::snaptrade::{Connection, ConnectionId, ConnectionType};
 /// How long SnapTrade may go on listing a connection whose deletion it has accepted, before it is shown as it is.
 const DELETION_PATIENCE: Duration = Duration::from_secs(3600);
 
+/// How long it takes at most until it is known whether SnapTrade has taken a deletion that somebody is just asking for.
+const BEING_ASKED: Duration = Duration::from_secs(30);
+
 /// How a connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -42,8 +45,36 @@ pub struct StoredConnection {
     pub created_at: Option<Timestamp>,
     /// Since when the brokerage does not let SnapTrade in.
     pub disabled_at: Option<Timestamp>,
-    /// When its deletion was accepted.
-    pub deleting_since: Option<Timestamp>,
+}
+
+/// That a connection is to be deleted. It is written down before SnapTrade is asked, so that whoever reads the user's
+/// connections next can finish what somebody else has begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deletion {
+    /// The connection.
+    pub connection_id: ConnectionId,
+    /// When SnapTrade was last asked, or was to be.
+    pub asked_at: Timestamp,
+    /// When SnapTrade accepted it.
+    pub accepted_at: Option<Timestamp>,
+}
+
+impl Deletion {
+    /// Whether the connection is shown as one that is being deleted.
+    #[must_use]
+    pub fn is_under_way(&self, now: Timestamp) -> bool {
+        self.accepted_at
+            .is_none_or(|accepted| between(accepted, now) < DELETION_PATIENCE)
+    }
+
+    /// Whether SnapTrade is to be asked (again) for a connection that it still lists.
+    #[must_use]
+    pub fn is_owed(&self, now: Timestamp) -> bool {
+        match self.accepted_at {
+            None => between(self.asked_at, now) >= BEING_ASKED,
+            Some(_) => !self.is_under_way(now),
+        }
+    }
 }
 
 impl StoredConnection {
@@ -64,23 +95,12 @@ impl StoredConnection {
     }
 }
 
-/// The connections that SnapTrade lists now, with what only we know of them, which is `known`. One that is not listed
-/// is gone.
+/// The connections that SnapTrade lists now. One that is not listed is gone.
 #[must_use]
-pub fn merge(listed: &[Connection], known: &[StoredConnection], now: Timestamp) -> Vec<StoredConnection> {
+pub fn stored(listed: &[Connection]) -> Vec<StoredConnection> {
     listed
         .iter()
         .map(|connection| {
-            let deleting_since = known
-                .iter()
-                .find(|stored| stored.connection_id == connection.id)
-                .and_then(|stored| stored.deleting_since)
-                .filter(|since| between(*since, now) < DELETION_PATIENCE);
-            let state = match (deleting_since, connection.disabled) {
-                (Some(_), _) => ConnectionState::Deleting,
-                (None, true) => ConnectionState::Broken,
-                (None, false) => ConnectionState::Active,
-            };
             let brokerage = connection.brokerage.as_ref();
             StoredConnection {
                 connection_id: connection.id.clone(),
@@ -92,13 +112,28 @@ pub fn merge(listed: &[Connection], known: &[StoredConnection], now: Timestamp) 
                     .connection_type
                     .as_ref()
                     .map(|kind| kind.as_str().to_owned()),
-                state,
+                state: if connection.disabled {
+                    ConnectionState::Broken
+                } else {
+                    ConnectionState::Active
+                },
                 created_at: connection.created_date,
                 disabled_at: connection.disabled_date,
-                deleting_since,
             }
         })
         .collect()
+}
+
+/// Marks those of `connections` that are being deleted.
+pub fn mark(connections: &mut [StoredConnection], deletions: &[Deletion], now: Timestamp) {
+    for connection in connections {
+        let under_way = deletions
+            .iter()
+            .any(|deletion| deletion.connection_id == connection.connection_id && deletion.is_under_way(now));
+        if under_way {
+            connection.state = ConnectionState::Deleting;
+        }
+    }
 }
 
 /// How many connections there are, and whether one of them is broken.
@@ -171,25 +206,47 @@ mod tests {
 
     #[test]
     fn a_connection_is_as_snaptrade_lists_it_and_gone_when_it_does_not() {
-        let now = at("2026-11-21T10:00:00Z");
-        let stored = merge(&[listed("one", false), listed("two", true)], &[], now);
-        assert_eq!(stored.len(), 2);
-        assert_eq!(stored[0].state, ConnectionState::Active);
-        assert_eq!(stored[0].brokerage.as_deref(), Some("Alpaca Markets"));
-        assert!(stored[0].can_trade());
-        assert_eq!(stored[1].state, ConnectionState::Broken);
-        assert!(!stored[1].can_trade());
-        assert_eq!(count(&stored), (2, true));
-        assert_eq!(merge(&[listed("two", false)], &stored, now).len(), 1);
+        let listed = stored(&[listed("one", false), listed("two", true)]);
+        assert_eq!(listed.len(), 2);
+        assert_eq!(listed[0].state, ConnectionState::Active);
+        assert_eq!(listed[0].brokerage.as_deref(), Some("Alpaca Markets"));
+        assert!(listed[0].can_trade());
+        assert_eq!(listed[1].state, ConnectionState::Broken);
+        assert!(!listed[1].can_trade());
+        assert_eq!(count(&listed), (2, true));
     }
 
     #[test]
-    fn a_connection_that_is_being_deleted_stays_so_for_an_hour_at_most() {
-        let since = at("2026-11-21T10:00:00Z");
-        let mut stored = merge(&[listed("one", false)], &[], since);
-        stored[0].deleting_since = Some(since);
-        let state = |now| merge(&[listed("one", false)], &stored, at(now))[0].state;
-        assert_eq!(state("2026-11-21T10:59:59Z"), ConnectionState::Deleting);
-        assert_eq!(state("2026-11-21T11:00:00Z"), ConnectionState::Active);
+    fn a_connection_is_being_deleted_until_snaptrade_has_had_an_hour_for_it() {
+        let deletion = |accepted_at: Option<&str>| Deletion {
+            connection_id: ConnectionId::new("one"),
+            asked_at: at("2026-11-21T10:00:00Z"),
+            accepted_at: accepted_at.map(at),
+        };
+        let state = |deletion: Deletion, now: &str| {
+            let mut connections = stored(&[listed("one", false), listed("two", false)]);
+            mark(&mut connections, &[deletion], at(now));
+            assert_eq!(connections[1].state, ConnectionState::Active);
+            connections[0].state
+        };
+        let accepted = deletion(Some("2026-11-21T10:00:01Z"));
+        assert_eq!(
+            state(accepted.clone(), "2026-11-21T11:00:00Z"),
+            ConnectionState::Deleting
+        );
+        assert_eq!(
+            state(accepted.clone(), "2026-11-21T11:00:01Z"),
+            ConnectionState::Active
+        );
+        assert!(!accepted.is_owed(at("2026-11-21T11:00:00Z")));
+        assert!(accepted.is_owed(at("2026-11-21T11:00:01Z")));
+        // Nobody knows whether SnapTrade was asked.
+        let open = deletion(None);
+        assert_eq!(
+            state(open.clone(), "2026-11-23T10:00:00Z"),
+            ConnectionState::Deleting
+        );
+        assert!(!open.is_owed(at("2026-11-21T10:00:29Z")));
+        assert!(open.is_owed(at("2026-11-21T10:00:30Z")));
     }
 }

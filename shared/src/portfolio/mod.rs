@@ -5,11 +5,19 @@
 //! that began later.
 
 pub mod accounts;
+pub mod brokerages;
 pub mod connections;
+pub mod deleting;
+pub mod exact;
+pub mod figures;
 pub mod holdings;
+pub mod mode;
+pub mod overview;
+pub mod performance;
 pub mod portal;
 pub mod provider;
 pub mod reader;
 pub mod refresh;
 pub mod schedule;
+mod snaptrade_provider;
 pub mod userdata;

@@ -413,7 +413,8 @@ impl<'a> Portal<'a> {
             Err(error) => return Err(self.failed(&user, error).await),
         };
         let now = self.connections.runner().now();
-        let stored = connections::merge(&listed, snapshot.connections(), now);
+        let mut stored = connections::stored(&listed);
+        connections::mark(&mut stored, &snapshot.deletions, now);
         let reading = Reading {
             upstream,
             begun_ms: begun.as_millisecond(),

@@ -1,10 +1,57 @@
-//! Where accounts come from, and their ids as clients see them.
+//! Where accounts come from, what every provider of them can be asked for, and the accounts' ids as clients see them.
 
 use std::fmt;
 
+use rust_decimal::Decimal;
 use serde::{Serialize, Serializer};
 
+use super::accounts::AccountView;
+use super::figures::{BalanceView, PositionView};
 use crate::snaptrade::AccountId;
+
+/// What is stored of a user's accounts at one provider. Every one of them answers in the same shapes, and the ids of
+/// its accounts carry its name, so that several stand side by side.
+pub trait Holder {
+    /// Whose accounts they are.
+    fn provider(&self) -> Provider;
+
+    /// The accounts.
+    fn accounts(&self) -> Vec<AccountView>;
+
+    /// What the accounts hold besides cash.
+    fn positions(&self) -> Vec<PositionView>;
+
+    /// The accounts' cash.
+    fn balances(&self) -> Vec<BalanceView>;
+
+    /// How the accounts did, where that is known.
+    fn performance(&self) -> Vec<PerformanceView>;
+
+    /// How fresh the accounts are.
+    fn health(&self) -> Health;
+}
+
+/// What an account earned in a span of time, as clients see it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PerformanceView {
+    /// The account.
+    pub account_id: PortfolioAccountId,
+    /// The span of time up to now: `ALL`, `1Y`, `YTD`, `1M`, `1W` or `1D`.
+    pub timeframe: String,
+    /// What was earned, in per cent.
+    pub return_percent: Option<Decimal>,
+}
+
+/// How a provider stands for one user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Health {
+    /// The provider.
+    pub provider: Provider,
+    /// How many accounts there are.
+    pub accounts: usize,
+    /// How many of them are older than they should be.
+    pub stale: usize,
+}
 
 /// A service through which accounts are reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -20,6 +67,14 @@ impl Provider {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::SnapTrade => "snaptrade",
+        }
+    }
+
+    /// Whether accounts are reached at the brokerages themselves, rather than only gathered to be looked at.
+    #[must_use]
+    pub fn is_brokerage(self) -> bool {
+        match self {
+            Self::SnapTrade => true,
         }
     }
 }

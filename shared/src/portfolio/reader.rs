@@ -13,14 +13,16 @@ use tokio::time::Instant;
 
 use super::accounts::StoredAccount;
 use super::connections;
+use super::connections::Deletion;
 use super::holdings::Holdings;
+use super::performance::StoredPerformance;
 use super::userdata::{Reading, Snapshot, UserData};
 use crate::app::App;
 use crate::connections::records::UserRecord;
 use crate::connections::runner::NoSecret;
 use crate::connections::{Connections, Failure};
 use crate::ids::{TenantId, UpstreamId};
-use crate::snaptrade::{self, AccountId, Client, ErrorKind, UserCredentials};
+use crate::snaptrade::{self, AccountId, Client, ConnectionId, ErrorKind, UserCredentials};
 use crate::store::StoreError;
 
 /// How long SnapTrade is left alone when it wants fewer calls and does not say for how long.
@@ -84,14 +86,30 @@ impl From<StoreError> for ReadError {
 }
 
 /// What came of reading what accounts hold.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct HoldingsRead {
+pub type HoldingsRead = AccountsRead<Holdings>;
+
+/// What came of reading how accounts did.
+pub type PerformanceRead = AccountsRead<StoredPerformance>;
+
+/// What came of reading something of several accounts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AccountsRead<T> {
     /// The accounts that were read and stored.
-    pub read: BTreeMap<AccountId, Reading<Holdings>>,
+    pub read: BTreeMap<AccountId, Reading<T>>,
     /// The accounts that were not, with the reason; those that were not even tried among them.
     pub failed: BTreeMap<AccountId, ErrorKind>,
     /// For how long SnapTrade wants to be left alone, where it said so.
     pub throttled: Option<Duration>,
+}
+
+impl<T> Default for AccountsRead<T> {
+    fn default() -> Self {
+        Self {
+            read: BTreeMap::new(),
+            failed: BTreeMap::new(),
+            throttled: None,
+        }
+    }
 }
 
 /// Reads one user's data until a certain time.
@@ -149,11 +167,9 @@ impl<'a> Reader<'a> {
             (Err(error), _) | (_, Err(error)) => return Err(self.failed(error).await),
         };
         let now = self.connections.runner().now();
-        let connections = self.reading(
-            connections::merge(&listed, snapshot.connections(), now),
-            begun,
-            now,
-        );
+        let mut listed = connections::stored(&listed);
+        connections::mark(&mut listed, &snapshot.deletions, now);
+        let connections = self.reading(listed, begun, now);
         let accounts = self.reading(
             accounts.iter().map(StoredAccount::from).collect::<Vec<_>>(),
             begun,
@@ -252,6 +268,85 @@ impl<'a> Reader<'a> {
         let reading = self.reading(Holdings::new(&balances, &positions), begun, now);
         self.data.put_holdings(account, &reading, now).await?;
         Ok(Ok(reading))
+    }
+
+    /// Reads and stores how `accounts` did, one call for each. Where the plan or the brokerage does not tell, that is
+    /// stored, too, so that nobody asks again at once.
+    ///
+    /// # Errors
+    /// As [`Reader::holdings`].
+    pub async fn performance(&self, accounts: &[AccountId]) -> Result<PerformanceRead, ReadError> {
+        let user = &self.subject.credentials;
+        let mut result = PerformanceRead::default();
+        for account in accounts {
+            if let Some(wait) = result.throttled {
+                let kind = ErrorKind::RateLimited {
+                    retry_after: Some(wait),
+                };
+                result.failed.insert(account.clone(), kind);
+                continue;
+            }
+            let begun = self.connections.runner().now();
+            let rates = match again(|| self.client.account_return_rates(user, account, &[])).await {
+                Ok(rates) => rates,
+                Err(error) if matches!(error.kind, ErrorKind::Forbidden | ErrorKind::Gone) => Vec::new(),
+                Err(error) if error.kind == ErrorKind::UserSecretRejected => {
+                    return Err(self.failed(error).await);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, account = %account, "how an account did could not be read");
+                    if let ErrorKind::RateLimited { retry_after } = error.kind {
+                        result.throttled = Some(retry_after.unwrap_or(DEFAULT_RATE_WAIT));
+                    }
+                    result.failed.insert(account.clone(), error.kind);
+                    continue;
+                }
+            };
+            let now = self.connections.runner().now();
+            let reading = self.reading(StoredPerformance::new(&rates), begun, now);
+            self.data.put_performance(account, &reading, now).await?;
+            result.read.insert(account.clone(), reading);
+        }
+        Ok(result)
+    }
+
+    /// Asks SnapTrade again to delete those of the connections in `snapshot` whose deletion somebody has begun and
+    /// perhaps not finished. What fails is tried again by whoever reads next.
+    pub async fn finish_deletions(&self, snapshot: &Snapshot) {
+        let now = self.connections.runner().now();
+        for deletion in &snapshot.deletions {
+            let listed = snapshot
+                .connections()
+                .iter()
+                .any(|connection| connection.connection_id == deletion.connection_id);
+            if listed && deletion.is_owed(now) {
+                tracing::warn!("a connection that is to go is listed still, so SnapTrade is asked again");
+                if let Err(error) = self.delete(&deletion.connection_id, now).await {
+                    tracing::warn!(%error, "the deletion of a connection could not be finished");
+                }
+            }
+        }
+    }
+
+    /// Asks SnapTrade to delete a connection, and notes that it does. One that SnapTrade does not know is gone.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn delete(&self, connection: &ConnectionId, now: Timestamp) -> Result<(), ReadError> {
+        let user = &self.subject.credentials;
+        match again(|| self.client.delete_connection(user, connection)).await {
+            Ok(_) => {}
+            Err(error) if error.kind == ErrorKind::NotFound => {}
+            Err(error) => return Err(self.failed(error).await),
+        }
+        let deletion = Deletion {
+            connection_id: connection.clone(),
+            asked_at: now,
+            accepted_at: Some(self.connections.runner().now()),
+        };
+        // When this cannot be written down SnapTrade is asked once more, which does no harm.
+        self.data.put_deletion(&deletion, now).await?;
+        Ok(())
     }
 
     async fn failed(&self, error: snaptrade::Error) -> ReadError {

@@ -123,13 +123,45 @@ impl Scope {
 /// For whom a refresh is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// For somebody who waits: everything is read.
+    /// For somebody who asks for it and waits: everything is read, and the brokerages are asked for newer data.
     Manual,
+    /// For somebody who looks at data that were never read, and waits: everything is read.
+    First,
+    /// For somebody who looks at connections that were never read, and waits: nothing else is read.
+    Lists,
     /// On the schedule, until this time: only what may have changed is read, and nothing is asked of the brokerages.
     Background {
         /// When it has to be over.
         deadline: Instant,
     },
+}
+
+/// How much a refresh does. Each does what those before it do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Depth {
+    /// It reads the lists of connections and accounts.
+    Lists,
+    /// It reads what accounts hold.
+    #[default]
+    Holdings,
+    /// It has the brokerages asked for newer data.
+    Brokerages,
+}
+
+impl Purpose {
+    /// How much has to be done for it.
+    fn depth(self) -> Depth {
+        match self {
+            Self::Lists => Depth::Lists,
+            Self::First | Self::Background { .. } => Depth::Holdings,
+            Self::Manual => Depth::Brokerages,
+        }
+    }
+
+    fn is_background(self) -> bool {
+        matches!(self, Self::Background { .. })
+    }
 }
 
 /// Whether SnapTrade fetches anew from the brokerage.
@@ -181,6 +213,9 @@ pub struct Finished {
     pub at: Timestamp,
     /// What it was about.
     pub scope: Scope,
+    /// How much was done.
+    #[serde(default)]
+    pub depth: Depth,
     /// Why there was nothing to answer, where that is so.
     pub fault: Option<RefreshFault>,
     /// When the data were last read from SnapTrade.
@@ -231,6 +266,20 @@ impl From<StoreError> for RefreshError {
     }
 }
 
+impl From<ReadError> for RefreshError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Failure(failure) => Self::Failure(failure),
+            ReadError::Snaptrade(error) => match error.kind {
+                ErrorKind::RateLimited { retry_after } => {
+                    Self::Throttled(retry_after.unwrap_or(DEFAULT_RATE_WAIT))
+                }
+                kind => Self::Fault(fault(kind)),
+            },
+        }
+    }
+}
+
 /// The answer to a refresh.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Refreshed {
@@ -262,7 +311,13 @@ enum Begin {
 }
 
 /// What a call for a refresh of `scope` under the id `upstream` has to do, by the record of refreshes.
-fn begin(record: Option<&RefreshRecord>, upstream: &UpstreamId, scope: &Scope, now: Timestamp) -> Begin {
+fn begin(
+    record: Option<&RefreshRecord>,
+    upstream: &UpstreamId,
+    scope: &Scope,
+    depth: Depth,
+    now: Timestamp,
+) -> Begin {
     let Some(record) = record.filter(|record| record.upstream == *upstream) else {
         return Begin::Go;
     };
@@ -273,6 +328,7 @@ fn begin(record: Option<&RefreshRecord>, upstream: &UpstreamId, scope: &Scope, n
     match &record.finished {
         Some(finished)
             if finished.scope.covers(scope)
+                && finished.depth >= depth
                 && finished.at <= after(now, SKEW)
                 && between(finished.at, now) < TOGETHER =>
         {
@@ -293,7 +349,8 @@ fn targets(
     for (account, connection) in snapshot.connected_accounts() {
         let stored = snapshot.holdings.get(&account.account_id);
         let wants = match (purpose, stored) {
-            (_, None) | (Purpose::Manual, _) => true,
+            (Purpose::Lists, _) => false,
+            (_, None) | (Purpose::Manual | Purpose::First, _) => true,
             (Purpose::Background { .. }, Some(stored)) => {
                 let newer = account.synced_at.is_some_and(|at| at > stored.read_at);
                 let old = between(stored.read_at, now) >= READ_AGAIN;
@@ -366,7 +423,8 @@ fn nothing_yet(snapshot: &Snapshot, scope: &Scope, failed: &HoldingsRead, now: T
     })
 }
 
-fn fault(kind: ErrorKind) -> RefreshFault {
+/// What a failed call leaves to answer, where nothing is stored.
+pub(super) fn fault(kind: ErrorKind) -> RefreshFault {
     match kind {
         ErrorKind::Timeout | ErrorKind::Unreachable => RefreshFault::Timeout,
         ErrorKind::NotSynced => RefreshFault::NotSynced,
@@ -416,7 +474,7 @@ impl<'a> Refresh<'a> {
         let mut record = snapshot.refresh.clone();
         let mine = loop {
             let now = self.now();
-            match begin(record.as_ref(), &subject.upstream, scope, now) {
+            match begin(record.as_ref(), &subject.upstream, scope, purpose.depth(), now) {
                 Begin::Answer(finished) => {
                     let snapshot = data.snapshot(&subject.upstream, now).await?;
                     return self.answer(&subject, &snapshot, scope, &finished);
@@ -427,7 +485,7 @@ impl<'a> Refresh<'a> {
                         break mine;
                     }
                 }
-                Begin::Wait if purpose != Purpose::Manual || started.elapsed() >= JOIN_BUDGET => {
+                Begin::Wait if purpose.is_background() || started.elapsed() >= JOIN_BUDGET => {
                     return Err(RefreshError::InProgress);
                 }
                 Begin::Wait => tokio::time::sleep(LOOK_AGAIN).await,
@@ -435,7 +493,7 @@ impl<'a> Refresh<'a> {
             record = data.refresh(self.now()).await?;
         };
         let deadline = match purpose {
-            Purpose::Manual => {
+            Purpose::Manual | Purpose::First | Purpose::Lists => {
                 let left = WHOLE_BUDGET.saturating_sub(started.elapsed());
                 let budget = left.min(MANUAL_BUDGET);
                 Instant::now().checked_add(budget).unwrap_or(started)
@@ -466,6 +524,7 @@ impl<'a> Refresh<'a> {
             finished: Finished {
                 at: self.now(),
                 scope: scope.clone(),
+                depth: purpose.depth(),
                 fault: None,
                 refreshed_at: snapshot.accounts.as_ref().map(|reading| reading.read_at),
                 failed: Vec::new(),
@@ -484,6 +543,7 @@ impl<'a> Refresh<'a> {
             run.error = Some(RefreshError::NotFound);
             return Ok(run);
         }
+        Box::pin(reader.finish_deletions(snapshot)).await;
         let (wanted, unsynced) = targets(snapshot, scope, purpose, now);
         let (read, answers) = tokio::join!(
             Box::pin(reader.holdings(&wanted)),
@@ -736,6 +796,7 @@ mod tests {
         Finished {
             at,
             scope,
+            depth: Depth::Brokerages,
             fault: None,
             refreshed_at: Some(at),
             failed: Vec::new(),
@@ -780,7 +841,7 @@ mod tests {
     #[test]
     fn calls_at_once_or_within_ten_seconds_are_one() {
         let begin = |record: &RefreshRecord, scope: &Scope, now: &str| {
-            begin(Some(record), &upstream(), scope, at(now))
+            begin(Some(record), &upstream(), scope, Depth::Brokerages, at(now))
         };
         let running = record(after(now(), LEASE), None);
         assert_eq!(begin(&running, &Scope::All, "2026-11-21T10:00:01Z"), Begin::Wait);
@@ -804,7 +865,18 @@ mod tests {
             Begin::Go
         );
         let other = UpstreamId::from_snaptrade("ada~bbbbbbbbbbbb");
-        assert_eq!(super::begin(Some(&done), &other, &Scope::All, now()), Begin::Go);
+        let depth = Depth::Brokerages;
+        assert_eq!(
+            super::begin(Some(&done), &other, &Scope::All, depth, now()),
+            Begin::Go
+        );
+        // Somebody looked at the data in passing; the brokerages were not asked then.
+        let shallow = Finished {
+            depth: Depth::Holdings,
+            ..result
+        };
+        let done = record(Timestamp::UNIX_EPOCH, Some(shallow));
+        assert_eq!(begin(&done, &Scope::All, "2026-11-21T10:00:01Z"), Begin::Go);
     }
 
     #[test]

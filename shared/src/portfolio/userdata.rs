@@ -12,14 +12,15 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::accounts::StoredAccount;
-use super::connections::StoredConnection;
+use super::connections::{self, Deletion, StoredConnection};
 use super::holdings::{Holdings, StoredBalance, StoredPosition};
+use super::performance::StoredPerformance;
 use super::portal::Visit;
 use super::refresh::RefreshRecord;
 use crate::connections::runner::new_attempt;
 use crate::connections::timing::after;
 use crate::ids::{Stem, TenantId, UpstreamId};
-use crate::snaptrade::AccountId;
+use crate::snaptrade::{AccountId, ConnectionId};
 use crate::store::{
     self, Condition, Expression, IndexKey, Item, Key, Store, StoreError, Transaction, index_partition,
     partition,
@@ -37,6 +38,8 @@ const ITEMS_PER_TRANSACTION: usize = 100;
 const CONNECTIONS: &str = "CONNECTIONS";
 const ACCOUNTS: &str = "ACCOUNTS";
 const HOLDINGS: &str = "HOLDINGS#";
+const PERFORMANCE: &str = "PERFORMANCE#";
+const DELETION: &str = "DELETION#";
 const REFRESH: &str = "REFRESH";
 const VISIT: &str = "PORTAL";
 
@@ -62,6 +65,10 @@ pub struct Snapshot {
     pub accounts: Option<Reading<Vec<StoredAccount>>>,
     /// What each account holds, where that was ever read.
     pub holdings: BTreeMap<AccountId, Reading<Holdings>>,
+    /// How each account did, where that was ever read.
+    pub performance: BTreeMap<AccountId, Reading<StoredPerformance>>,
+    /// The connections that are to be deleted.
+    pub deletions: Vec<Deletion>,
     /// The user's last refresh, or the one under way, under whichever id.
     pub refresh: Option<RefreshRecord>,
     /// The last visit to the portal.
@@ -97,7 +104,10 @@ impl Snapshot {
     }
 
     /// Reads the items of a partition; what belongs to another id at SnapTrade than `upstream` is left out.
-    fn from_items(items: &[Item], upstream: &UpstreamId) -> Result<Self, StoreError> {
+    ///
+    /// # Errors
+    /// [`StoreError::Malformed`].
+    pub fn from_items(items: &[Item], upstream: &UpstreamId, now: Timestamp) -> Result<Self, StoreError> {
         let mut snapshot = Self::default();
         let mut parts: BTreeMap<AccountId, BTreeMap<u32, Reading<HoldingsPart>>> = BTreeMap::new();
         for item in items {
@@ -111,20 +121,28 @@ impl Snapshot {
                     snapshot.visit = (visit.upstream == *upstream).then_some(visit);
                 }
                 _ => {
-                    let Some((account, part)) =
+                    if let Some(account) = sk.strip_prefix(PERFORMANCE) {
+                        let reading = reading(item, upstream)?;
+                        snapshot
+                            .performance
+                            .extend(reading.map(|reading| (AccountId::new(account), reading)));
+                    } else if sk.starts_with(DELETION) {
+                        // An id of a connection is never used for another one.
+                        snapshot.deletions.push(store::from_item(item)?);
+                    } else if let Some((account, part)) =
                         sk.strip_prefix(HOLDINGS).and_then(|rest| rest.rsplit_once('#'))
-                    else {
-                        continue;
-                    };
-                    let (Ok(part), Some(reading)) = (part.parse(), reading(item, upstream)?) else {
-                        continue;
-                    };
-                    parts
-                        .entry(AccountId::new(account))
-                        .or_default()
-                        .insert(part, reading);
+                        && let (Ok(part), Some(reading)) = (part.parse(), reading(item, upstream)?)
+                    {
+                        parts
+                            .entry(AccountId::new(account))
+                            .or_default()
+                            .insert(part, reading);
+                    }
                 }
             }
+        }
+        if let Some(listed) = &mut snapshot.connections {
+            connections::mark(&mut listed.content, &snapshot.deletions, now);
         }
         for (account, parts) in parts {
             if let Some(holdings) = joined(&parts) {
@@ -228,8 +246,15 @@ impl<'a> UserData<'a> {
     /// # Errors
     /// [`StoreError`].
     pub async fn snapshot(&self, upstream: &UpstreamId, now: Timestamp) -> Result<Snapshot, StoreError> {
-        let items = self.store.partition(&self.pk, now).await?;
-        Snapshot::from_items(&items, upstream)
+        Snapshot::from_items(&self.items(now).await?, upstream, now)
+    }
+
+    /// Reads all items, under whichever id at SnapTrade they were written. One call for each megabyte.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn items(&self, now: Timestamp) -> Result<Vec<Item>, StoreError> {
+        self.store.partition(&self.pk, now).await
     }
 
     /// Stores the connections, unless what is stored was read later; `true` where they were stored. One call.
@@ -254,6 +279,56 @@ impl<'a> UserData<'a> {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         self.put_reading(ACCOUNTS, reading, now).await
+    }
+
+    /// Stores how an account did, unless what is stored was read later. One call.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn put_performance(
+        &self,
+        account: &AccountId,
+        reading: &Reading<StoredPerformance>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.put_reading(&format!("{PERFORMANCE}{account}"), reading, now)
+            .await?;
+        Ok(())
+    }
+
+    /// The write that notes how far the deletion of a connection is, to be made alone or together with others.
+    ///
+    /// # Errors
+    /// [`StoreError::Malformed`].
+    pub fn deletion(&self, deletion: &Deletion, now: Timestamp) -> Result<store::Write, StoreError> {
+        let sk = format!("{DELETION}{}", deletion.connection_id);
+        Ok(store::Write::Put {
+            item: self.item(&sk, deletion, None, now)?,
+            condition: Condition::Always,
+        })
+    }
+
+    /// Forgets that a connection was to be deleted. One call.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn forget_deletion(&self, connection: &ConnectionId, now: Timestamp) -> Result<(), StoreError> {
+        let key = self.key(format!("{DELETION}{connection}"));
+        self.store.delete(&key, &Condition::Always, now).await?;
+        Ok(())
+    }
+
+    /// Notes how far the deletion of a connection is. One call.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn put_deletion(&self, deletion: &Deletion, now: Timestamp) -> Result<(), StoreError> {
+        let transaction = Transaction {
+            token: format!("{}.deletion", new_attempt()),
+            writes: vec![self.deletion(deletion, now)?],
+        };
+        self.store.transact(&transaction, now).await?;
+        Ok(())
     }
 
     /// Stores what an account holds, all of it or nothing, unless what is stored was read later. One call.
@@ -466,7 +541,7 @@ mod tests {
         let upstream = UpstreamId::from_snaptrade("ada~aaaaaaaaaaaa");
         for positions in [0, 1, 500, 501, 1700] {
             let held = holdings(positions);
-            let snapshot = Snapshot::from_items(&parts_of(&held, now()), &upstream).unwrap();
+            let snapshot = Snapshot::from_items(&parts_of(&held, now()), &upstream, now()).unwrap();
             assert_eq!(snapshot.holdings[&AccountId::new("a")].content, held);
         }
     }
@@ -477,12 +552,12 @@ mod tests {
         let mut items = parts_of(&holdings(600), now());
         let later = after(now(), Duration::from_secs(1));
         items[1] = parts_of(&holdings(600), later).remove(1);
-        let snapshot = Snapshot::from_items(&items, &upstream).unwrap();
+        let snapshot = Snapshot::from_items(&items, &upstream, now()).unwrap();
         assert!(snapshot.holdings.is_empty());
         // A part that is left over from a larger reading does no harm.
         let mut items = parts_of(&holdings(600), now());
         items[0] = parts_of(&holdings(3), later).remove(0);
-        let snapshot = Snapshot::from_items(&items, &upstream).unwrap();
+        let snapshot = Snapshot::from_items(&items, &upstream, now()).unwrap();
         assert_eq!(snapshot.holdings[&AccountId::new("a")].content.positions.len(), 3);
     }
 
@@ -498,7 +573,7 @@ mod tests {
                 "balance": {"total": {"amount": 12345678.90, "currency": "USD"}}}"#,
         )
         .unwrap();
-        let connections = test_reading(super::super::connections::merge(&[connection], &[], now()), now());
+        let connections = test_reading(connections::stored(&[connection]), now());
         let accounts = test_reading(vec![StoredAccount::from(&account)], now());
         let record = RefreshRecord {
             rev: 1,
@@ -518,7 +593,7 @@ mod tests {
             item(ACCOUNTS, &accounts),
             item(REFRESH, &record),
         ];
-        let snapshot = Snapshot::from_items(&items, &connections.upstream).unwrap();
+        let snapshot = Snapshot::from_items(&items, &connections.upstream, now()).unwrap();
         assert_eq!(snapshot.connected_accounts().count(), 1);
         assert_eq!(snapshot.connections, Some(connections));
         assert_eq!(snapshot.accounts, Some(accounts));
@@ -532,7 +607,7 @@ mod tests {
             &test_reading(Vec::<StoredConnection>::new(), now()),
         )];
         let seen = |upstream: &str| {
-            Snapshot::from_items(&items, &UpstreamId::from_snaptrade(upstream))
+            Snapshot::from_items(&items, &UpstreamId::from_snaptrade(upstream), now())
                 .unwrap()
                 .connections
         };

@@ -29,6 +29,7 @@ mod limit;
 mod logs;
 mod metrics;
 mod policies;
+mod portfolio;
 mod refused_deletions;
 mod rejected_secrets;
 mod restart;

@@ -224,6 +224,17 @@ impl World {
         self.post_as_user(user, "/api/snaptrade/refresh", &scope).await
     }
 
+    /// Looks at something of a user's own.
+    pub async fn look(&self, user: &str, path: &str) -> Answer {
+        self.send(self.as_user(user, Method::GET, path)).await
+    }
+
+    /// Deletes a connection.
+    pub async fn disconnect(&self, user: &str, connection: &str) -> Answer {
+        let path = format!("/api/snaptrade/connections/{connection}");
+        self.send(self.as_user(user, Method::DELETE, &path)).await
+    }
+
     /// Registers these users one after the other; there has to be room for them.
     pub async fn registered(&self, users: &[&str]) {
         for user in users {

@@ -9,6 +9,7 @@
 pub mod admission;
 pub mod candidates;
 pub mod departed;
+pub mod disconnecting;
 pub mod reconciling;
 pub mod returning;
 pub mod upkeep;

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::admission::{Admission, Admitted, NotAdmitted, VisitWish, Wanted};
 use super::departed::Departed;
+use super::disconnecting::{Disconnected, Disconnecting};
 use super::reconciling::{Purpose, Reconciling};
 use crate::config::{Counts, Policy};
 use crate::connections::leaving::{Leaving, Whom};
@@ -60,6 +61,10 @@ fn start(number: u64, world: &World, chance: &mut Chance) -> Process {
     let kind = chance.below(20);
     let failed = chance.one_in(3);
     let ghost = world.ghosts.keys().next().cloned();
+    let connection = world
+        .connections
+        .get(&stem)
+        .and_then(|record| record.ids.keys().next().cloned());
     Process::new(number, |author| {
         let author = author.counting(Counts::Connections);
         match (kind, ghost) {
@@ -77,6 +82,11 @@ fn start(number: u64, world: &World, chance: &mut Chance) -> Process {
             (11, _) => {
                 let hold = Admission::new(visit(name, Wanted::Hold), None, author);
                 Running::Admission(None, Box::new(hold))
+            }
+            (12, _) if connection.is_some() => {
+                let connection = connection.unwrap();
+                let disconnecting = Disconnecting::new(stem, connection, !failed, author);
+                Running::Disconnecting(Box::new(disconnecting))
             }
             _ => Running::Admission(
                 Some(stem),
@@ -239,6 +249,39 @@ fn a_link_is_given_out_only_when_what_gave_way_is_gone() {
     reconcile(&mut world, "joan");
     assert_eq!(world.fault(), None);
     assert_eq!(world.slots.unwrap().in_use, 2);
+}
+
+#[test]
+fn a_connection_that_its_user_wants_gone_takes_no_place_and_is_gone_when_snaptrade_lists_it_no_more() {
+    let mut world = full();
+    let stem = user("ada").stem();
+    let connection = world.connections[&stem].ids.keys().next().unwrap().clone();
+    let mark = |world: &mut World, leaves| {
+        world.run(|author| Disconnecting::new(stem.clone(), connection.clone(), leaves, author))
+    };
+    let places = |world: &World| {
+        let slots = world.slots.clone().unwrap();
+        (slots.in_use, slots.leaving)
+    };
+    assert_eq!(mark(&mut world, true), Disconnected::Marked);
+    assert_eq!(places(&world), (1, 1));
+    assert_eq!(
+        mark(&mut world, true),
+        Disconnected::Marked,
+        "twice is as good as once"
+    );
+    assert_eq!(places(&world), (1, 1));
+    assert_eq!(mark(&mut world, false), Disconnected::Marked);
+    assert_eq!(places(&world), (2, 0));
+    mark(&mut world, true);
+    // Whoever marked it died. The sync has SnapTrade delete it.
+    world.now_ms += 120_000;
+    sync(&mut world);
+    world.finish_deletions();
+    reconcile(&mut world, "ada");
+    assert_eq!(places(&world), (1, 0));
+    assert_eq!(world.fault(), None);
+    assert_eq!(mark(&mut world, true), Disconnected::NotCounted);
 }
 
 #[test]

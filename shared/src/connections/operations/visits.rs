@@ -6,6 +6,7 @@ use crate::connections::counting::admission::{
     Admission, Admitted, ConnectionEviction, NotAdmitted, VisitWish, Wanted,
 };
 use crate::connections::counting::departed::Departed;
+use crate::connections::counting::disconnecting::{Disconnected, Disconnecting};
 use crate::connections::counting::reconciling::{Purpose, Reconciled, Reconciling};
 use crate::connections::counting::returning::Returning;
 use crate::connections::machine::Entry;
@@ -148,6 +149,24 @@ impl Connections<'_> {
             Reconciled::Unavailable(fault) => Err(Failure::Snaptrade(fault)),
             // What counts is being changed; whoever changes it lists everybody's connections.
             Reconciled::Busy => Err(Refusal::Busy.into()),
+        }
+    }
+
+    /// Marks a connection that its user wants gone as leaving, or, with `leaves` false, takes that back. One that the
+    /// books do not have yet is left to the next comparison with SnapTrade's list.
+    ///
+    /// # Errors
+    /// [`Failure::Store`]; [`Refusal::Busy`] when others changed the same all the time.
+    pub async fn disconnect(
+        &self,
+        stem: &Stem,
+        connection: &ConnectionId,
+        leaves: bool,
+    ) -> Result<(), Failure> {
+        let disconnecting = Disconnecting::new(stem.clone(), connection.clone(), leaves, self.author());
+        match self.runner.run(disconnecting).await? {
+            Disconnected::Marked | Disconnected::NotCounted => Ok(()),
+            Disconnected::Busy => Err(Refusal::Busy.into()),
         }
     }
 

@@ -1,0 +1,154 @@
+//! The function `portfolio`: a user's connections, and what is stored of the accounts under them.
+
+mod input;
+
+use berth::app::App;
+use berth::http::{Call, Code, Problem, Reply, serve};
+use berth::ids::UserId;
+use berth::portfolio::brokerages::{NoBrokerages, brokerages};
+use berth::portfolio::deleting;
+use berth::portfolio::mode::mode;
+use berth::portfolio::overview::{Overview, Part, Portfolio};
+use berth::portfolio::refresh::{Purpose, RefreshError};
+use berth::snaptrade::ConnectionId;
+use lambda_http::{Body, Request, Response};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use self::input::{Wanted, Whom};
+
+/// Answers the routes below `/api/portfolio`, `/api/snaptrade/connections` and `/api/snaptrade/brokerages`.
+pub async fn handle(app: &App, request: Request) -> Response<Body> {
+    serve(app, request, |call| answer(app, call)).await
+}
+
+async fn answer(app: &App, call: Call) -> Result<Reply, Problem> {
+    match (call.method().as_str(), call.route()) {
+        ("GET", "/api/snaptrade/connections") => connections(app, &call).await,
+        ("DELETE", "/api/snaptrade/connections/{connection_id}") => delete(app, &call).await,
+        ("GET", "/api/snaptrade/brokerages") => {
+            let brokerages = brokerages(app, &call.identity.tenant).await;
+            Reply::ok(&json!({"data": brokerages.map_err(no_brokerages)?}))
+        }
+        ("GET", "/api/portfolio/accounts") => {
+            let Wanted { account, portfolio } = figures(app, &call).await?;
+            let mut accounts = portfolio.accounts();
+            accounts
+                .data
+                .retain(|shown| account.as_ref().is_none_or(|wanted| *wanted == shown.account_id));
+            part(&accounts, None)
+        }
+        ("GET", "/api/portfolio/positions") => {
+            let Wanted { account, portfolio } = figures(app, &call).await?;
+            let positions = portfolio.positions(account.as_ref());
+            let totals = berth::portfolio::figures::market_totals(&positions.data);
+            part(&positions, Some(json!(totals)))
+        }
+        ("GET", "/api/portfolio/balances") => {
+            let Wanted { account, portfolio } = figures(app, &call).await?;
+            let balances = portfolio.balances(account.as_ref());
+            let totals = berth::portfolio::figures::cash_totals(&balances.data);
+            part(&balances, Some(json!(totals)))
+        }
+        ("GET", "/api/portfolio/performance") => performance(app, &call).await,
+        ("GET", "/api/portfolio/mode") => {
+            let subject = subject(app, &call)?;
+            match look(app, &call, &subject, Purpose::First).await {
+                Ok(portfolio) => Reply::ok(&portfolio.mode()),
+                // Who is not registered has no accounts, which is an answer here.
+                Err(problem) if problem.code() == Code::NotRegistered => Reply::ok(&mode(&[])),
+                Err(problem) => Err(problem),
+            }
+        }
+        _ => Err(call.not_served()),
+    }
+}
+
+/// The user whose figures are asked for, who may see any.
+fn subject(app: &App, call: &Call) -> Result<UserId, Problem> {
+    let Whom { user_id } = call.query()?;
+    let subject = call.subject(user_id)?;
+    if app.config().flags.investment_sync.is_on_for(&subject) {
+        Ok(subject)
+    } else {
+        Err(Problem::new(Code::FeatureDisabled))
+    }
+}
+
+async fn look(app: &App, call: &Call, subject: &UserId, purpose: Purpose) -> Result<Portfolio, Problem> {
+    let connections = call.connections(app);
+    let overview = Overview::new(app, &connections, call.identity.tenant.clone());
+    Ok(Box::pin(overview.portfolio(subject, purpose)).await?)
+}
+
+/// The portfolio that is asked for, and the account where one is named, which has to be there.
+async fn figures(app: &App, call: &Call) -> Result<Wanted, Problem> {
+    let subject = subject(app, call)?;
+    let account = input::account(call)?;
+    let portfolio = look(app, call, &subject, Purpose::First).await?;
+    if let Some(account) = &account {
+        if !portfolio.has(account) {
+            return Err(input::no_such_account());
+        }
+        if portfolio.is_awaited(account) {
+            return Err(Problem::new(Code::NotSyncedYet));
+        }
+    }
+    Ok(Wanted { account, portfolio })
+}
+
+async fn performance(app: &App, call: &Call) -> Result<Reply, Problem> {
+    let Wanted {
+        account,
+        mut portfolio,
+    } = figures(app, call).await?;
+    let connections = call.connections(app);
+    let overview = Overview::new(app, &connections, call.identity.tenant.clone());
+    let performance = Box::pin(overview.performance(&mut portfolio, account.as_ref())).await?;
+    part(&performance, None)
+}
+
+/// An answer with a part of a portfolio, its sums where it has any, and how fresh it is.
+fn part<T: Serialize>(part: &Part<T>, totals: Option<Value>) -> Result<Reply, Problem> {
+    let mut answer = Map::new();
+    answer.insert("data".to_owned(), json!(part.data));
+    if let Some(totals) = totals {
+        answer.insert("totals".to_owned(), totals);
+    }
+    answer.insert("as_of".to_owned(), json!(part.as_of));
+    answer.insert("stale".to_owned(), json!(part.stale));
+    Reply::ok(&answer)
+}
+
+async fn connections(app: &App, call: &Call) -> Result<Reply, Problem> {
+    let Whom { user_id } = call.query()?;
+    let subject = call.subject(user_id)?;
+    let portfolio = look(app, call, &subject, Purpose::Lists).await?;
+    Reply::ok(&json!({"data": portfolio.connections()}))
+}
+
+async fn delete(app: &App, call: &Call) -> Result<Reply, Problem> {
+    let Whom { user_id } = call.query()?;
+    let subject = call.subject(user_id)?;
+    let no_such = || Problem::new(Code::NotFound).detail("The user has no such connection.");
+    let connection = call
+        .param("connection_id")
+        .filter(|id| input::is_id(id))
+        .map(ConnectionId::new)
+        .ok_or_else(no_such)?;
+    let connections = call.connections(app);
+    let user = connections.runner().user(&subject.stem()).await?;
+    let deleted = deleting::delete(app, &connections, &call.identity.tenant, user, &connection);
+    match Box::pin(deleted).await {
+        Ok(()) => Reply::accepted(&json!({"connection_id": connection.as_str(), "deleted": "queued"})),
+        Err(RefreshError::NotFound) => Err(no_such()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn no_brokerages(error: NoBrokerages) -> Problem {
+    match error {
+        NoBrokerages::Snaptrade(error) => error.into(),
+        NoBrokerages::Store(error) => error.into(),
+    }
+}

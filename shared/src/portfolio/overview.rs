@@ -1,0 +1,290 @@
+//! What a user sees of a portfolio, over all providers, from what is stored.
+//!
+//! Looking costs two calls to the table, made at the same time: the user's record, and the partition with all that was
+//! read. SnapTrade is not asked, but for what was never read: then it is read as a refresh reads it, once, however many
+//! look at the same time.
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::accounts::{AccountView, STALE_AFTER};
+use super::connections::{self, ConnectionView};
+use super::figures::{BalanceView, PositionView};
+use super::mode::{ModeView, mode};
+use super::provider::{Holder, PerformanceView, PortfolioAccountId, Provider};
+use super::reader::{Reader, Subject};
+use super::refresh::{Purpose, Refresh, RefreshError, Scope, fault};
+use super::snaptrade_provider::SnaptradeAccounts;
+use super::userdata::{Snapshot, UserData};
+use crate::app::App;
+use crate::connections::records::UserRecord;
+use crate::connections::runner::NoSecret;
+use crate::connections::timing::{after, between};
+use crate::connections::{Connections, Failure};
+use crate::ids::{TenantId, UserId};
+
+/// How long somebody who looks at figures that were never read waits for them.
+const READING: std::time::Duration = std::time::Duration::from_secs(15);
+
+/// Looks at portfolios of one tenant's users.
+pub struct Overview<'a> {
+    app: &'a App,
+    connections: &'a Connections<'a>,
+    tenant: TenantId,
+}
+
+/// Accounts, positions or other parts of a portfolio, and how fresh they are.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Part<T> {
+    /// The parts.
+    pub data: Vec<T>,
+    /// As of when all of it is: the time of the oldest.
+    pub as_of: Option<Timestamp>,
+    /// Whether any of it is older than it should be.
+    pub stale: bool,
+}
+
+/// One user's portfolio as it is stored.
+pub struct Portfolio {
+    user: UserRecord,
+    snapshot: Snapshot,
+    now: Timestamp,
+}
+
+impl<'a> Overview<'a> {
+    /// Looks at portfolios of `tenant`'s users, in whose name `connections` acts.
+    #[must_use]
+    pub fn new(app: &'a App, connections: &'a Connections<'a>, tenant: TenantId) -> Self {
+        Self {
+            app,
+            connections,
+            tenant,
+        }
+    }
+
+    /// The portfolio of `user`. Two calls to the table; where nothing was ever read, as many more as reading it for
+    /// `purpose` takes.
+    ///
+    /// # Errors
+    /// [`RefreshError`]; `NotRegistered` and `SecretRejected` for who cannot be acted for.
+    pub async fn portfolio(&self, user: &UserId, purpose: Purpose) -> Result<Portfolio, RefreshError> {
+        let stem = user.stem();
+        let data = UserData::new(self.app.store(), &self.tenant, &stem);
+        let now = self.now();
+        let (record, items) = tokio::join!(self.connections.runner().user(&stem), data.items(now));
+        let record = record.map_err(Failure::from)?;
+        let not_registered = || RefreshError::Failure(NoSecret::NotRegistered.into());
+        let user = record.ok_or_else(not_registered)?;
+        let active = user.active().ok_or_else(not_registered)?;
+        if active.secret_rejected {
+            return Err(Failure::SecretRejected.into());
+        }
+        let upstream = active.upstream.clone();
+        let mut snapshot = Snapshot::from_items(&items?, &upstream, now)?;
+        if snapshot.accounts.is_none() || snapshot.connections.is_none() {
+            let refresh = Refresh::new(self.app, self.connections, self.tenant.clone());
+            let read = Box::pin(refresh.run(Some(user.clone()), &Scope::All, purpose)).await;
+            snapshot = data.snapshot(&upstream, self.now()).await?;
+            if let (Err(error), None) = (read, &snapshot.accounts) {
+                return Err(error);
+            }
+        }
+        Ok(Portfolio {
+            user,
+            snapshot,
+            now: self.now(),
+        })
+    }
+
+    /// How the accounts of `portfolio` did, or one of them. What was never read is read now, with one call to SnapTrade
+    /// for each account.
+    ///
+    /// # Errors
+    /// [`RefreshError`] when nothing is known and nothing could be read.
+    pub async fn performance(
+        &self,
+        portfolio: &mut Portfolio,
+        account: Option<&PortfolioAccountId>,
+    ) -> Result<Part<PerformanceView>, RefreshError> {
+        let snapshot = &mut portfolio.snapshot;
+        let unread: Vec<_> = snapshot
+            .connected_accounts()
+            .map(|(account, _)| account)
+            .filter(|stored| stored.synced && !snapshot.performance.contains_key(&stored.account_id))
+            .filter(|stored| account.is_none_or(|wanted| *wanted.account() == stored.account_id))
+            .map(|stored| stored.account_id.clone())
+            .collect();
+        if !unread.is_empty() {
+            let subject = Subject::open(self.connections, Some(portfolio.user.clone())).await?;
+            let started = Instant::now();
+            let deadline = started.checked_add(READING).unwrap_or(started);
+            let reader = Reader::new(self.app, self.connections, &self.tenant, &subject, deadline);
+            let mut read = Box::pin(reader.performance(&unread)).await?;
+            let failed = read.failed.values().next().copied();
+            snapshot.performance.append(&mut read.read);
+            if let (Some(kind), true) = (failed, snapshot.performance.is_empty()) {
+                return Err(match read.throttled {
+                    Some(wait) => RefreshError::Throttled(wait),
+                    None => RefreshError::Fault(fault(kind)),
+                });
+            }
+        }
+        portfolio.now = self.now();
+        Ok(portfolio.performance(account))
+    }
+
+    fn now(&self) -> Timestamp {
+        self.connections.runner().now()
+    }
+}
+
+impl Portfolio {
+    /// Where its accounts come from.
+    fn holders(&self) -> Vec<Box<dyn Holder + '_>> {
+        vec![Box::new(SnaptradeAccounts::new(&self.snapshot, self.now))]
+    }
+
+    /// Whether it has this account.
+    #[must_use]
+    pub fn has(&self, account: &PortfolioAccountId) -> bool {
+        self.holders()
+            .iter()
+            .flat_map(|holder| holder.accounts())
+            .any(|shown| shown.account_id == *account)
+    }
+
+    /// Whether nothing is known yet of an account that it has, because SnapTrade is still collecting.
+    #[must_use]
+    pub fn is_awaited(&self, account: &PortfolioAccountId) -> bool {
+        let stored = self
+            .snapshot
+            .connected_accounts()
+            .map(|(stored, _)| stored)
+            .find(|stored| {
+                account.provider() == Provider::SnapTrade && stored.account_id == *account.account()
+            });
+        stored
+            .is_some_and(|stored| !stored.synced && !self.snapshot.holdings.contains_key(&stored.account_id))
+    }
+
+    /// The accounts.
+    #[must_use]
+    pub fn accounts(&self) -> Part<AccountView> {
+        let accounts = self.seen(None);
+        let (as_of, stale) = self.freshness(&accounts);
+        Part {
+            data: accounts,
+            as_of,
+            stale,
+        }
+    }
+
+    /// The positions of all accounts, or of one.
+    #[must_use]
+    pub fn positions(&self, account: Option<&PortfolioAccountId>) -> Part<PositionView> {
+        self.part(account, |holder| holder.positions())
+    }
+
+    /// The cash of all accounts, or of one.
+    #[must_use]
+    pub fn balances(&self, account: Option<&PortfolioAccountId>) -> Part<BalanceView> {
+        self.part(account, |holder| holder.balances())
+    }
+
+    fn performance(&self, account: Option<&PortfolioAccountId>) -> Part<PerformanceView> {
+        let mut part = self.part(account, |holder| holder.performance());
+        let read: Vec<Timestamp> = self
+            .seen(account)
+            .iter()
+            .filter_map(|shown| self.snapshot.performance.get(shown.account_id.account()))
+            .map(|reading| reading.read_at)
+            .collect();
+        part.as_of = read.iter().min().copied().or(part.as_of);
+        part.stale |= read
+            .iter()
+            .any(|at| between(*at, self.now) >= super::performance::STALE_AFTER);
+        part
+    }
+
+    /// What the portfolio stands on.
+    #[must_use]
+    pub fn mode(&self) -> ModeView {
+        let providers: Vec<Provider> = self
+            .seen(None)
+            .iter()
+            .map(|account| account.account_id.provider())
+            .collect();
+        mode(&providers)
+    }
+
+    /// The connections.
+    #[must_use]
+    pub fn connections(&self) -> Vec<ConnectionView> {
+        let accounts = self.snapshot.accounts();
+        self.snapshot
+            .connections()
+            .iter()
+            .map(|connection| connections::view(connection, accounts))
+            .collect()
+    }
+
+    fn seen(&self, account: Option<&PortfolioAccountId>) -> Vec<AccountView> {
+        let mut seen: Vec<AccountView> = self
+            .holders()
+            .iter()
+            .flat_map(|holder| holder.accounts())
+            .collect();
+        seen.retain(|shown| account.is_none_or(|wanted| *wanted == shown.account_id));
+        seen
+    }
+
+    fn part<T: OfAccount>(
+        &self,
+        account: Option<&PortfolioAccountId>,
+        of: impl Fn(&dyn Holder) -> Vec<T>,
+    ) -> Part<T> {
+        let (as_of, stale) = self.freshness(&self.seen(account));
+        let mut data: Vec<T> = self
+            .holders()
+            .iter()
+            .flat_map(|holder| of(holder.as_ref()))
+            .collect();
+        data.retain(|one| account.is_none_or(|wanted| wanted == one.account()));
+        Part { data, as_of, stale }
+    }
+
+    /// As of when `accounts` are, and whether that is longer ago than it should be. Where there are none, it is the
+    /// list of accounts that is as old as it is.
+    fn freshness(&self, accounts: &[AccountView]) -> (Option<Timestamp>, bool) {
+        if accounts.is_empty() {
+            let read_at = self.snapshot.accounts.as_ref().map(|reading| reading.read_at);
+            let stale = read_at.is_none_or(|read_at| self.now >= after(read_at, STALE_AFTER));
+            return (read_at, stale);
+        }
+        let as_of = accounts.iter().filter_map(|account| account.as_of).min();
+        (as_of, accounts.iter().any(|account| account.stale))
+    }
+}
+
+/// Something that belongs to an account.
+trait OfAccount {
+    fn account(&self) -> &PortfolioAccountId;
+}
+
+impl OfAccount for PositionView {
+    fn account(&self) -> &PortfolioAccountId {
+        &self.account_id
+    }
+}
+
+impl OfAccount for BalanceView {
+    fn account(&self) -> &PortfolioAccountId {
+        &self.account_id
+    }
+}
+
+impl OfAccount for PerformanceView {
+    fn account(&self) -> &PortfolioAccountId {
+        &self.account_id
+    }
+}
