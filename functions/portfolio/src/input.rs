@@ -5,9 +5,15 @@ use berth::http::{Call, Code, Fields, Input, Problem};
 use berth::ids::UserId;
 use berth::portfolio::overview::Portfolio;
 use berth::portfolio::provider::PortfolioAccountId;
+use berth::portfolio::transactions::Filter;
+use jiff::civil::Date;
+use serde_json::Value;
 
 /// Longest id of an account or a connection that is taken, in characters.
 const ID_MAX_CHARS: usize = 128;
+
+/// Longest list of kinds of transactions, in characters.
+const KINDS_MAX_CHARS: usize = 512;
 
 /// A portfolio, and the account of it that is asked for.
 pub(crate) struct Wanted {
@@ -33,6 +39,54 @@ struct NamedAccount(Option<String>);
 impl Input for NamedAccount {
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
         fields.optional("account_id", text_of(1..=ID_MAX_CHARS)).map(Self)
+    }
+}
+
+/// Which transactions a query asks for.
+pub(crate) struct Transactions(pub(crate) Filter);
+
+impl Input for Transactions {
+    fn read(fields: &mut Fields<'_>) -> Option<Self> {
+        let start = fields.optional("start_date", date);
+        let end = fields.optional("end_date", date);
+        let kinds = fields.optional("type", text_of(1..=KINDS_MAX_CHARS));
+        if let (Some(Some(start)), Some(Some(end))) = (start, end)
+            && start > end
+        {
+            fields.fault("end_date", "must not be before start_date");
+        }
+        let kinds = kinds?.unwrap_or_default();
+        Some(Self(Filter {
+            start: start?,
+            end: end?,
+            kinds: kinds
+                .split(',')
+                .map(|kind| kind.trim().to_ascii_uppercase())
+                .filter(|kind| !kind.is_empty())
+                .collect(),
+        }))
+    }
+}
+
+fn date(value: &Value) -> Result<Date, String> {
+    value
+        .as_str()
+        .filter(|text| text.len() == "2026-01-31".len())
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| "must be a date such as 2026-01-31".to_owned())
+}
+
+/// Both of two parts of a query, or the faults of both.
+///
+/// # Errors
+/// [`Problem`] `invalid_request` with every fault.
+pub(crate) fn both<A, B>(one: Result<A, Problem>, other: Result<B, Problem>) -> Result<(A, B), Problem> {
+    match (one, other) {
+        (Ok(one), Ok(other)) => Ok((one, other)),
+        (Err(one), Err(other)) => Err(Problem::invalid(
+            one.errors().iter().chain(other.errors()).cloned().collect(),
+        )),
+        (Err(problem), _) | (_, Err(problem)) => Err(problem),
     }
 }
 

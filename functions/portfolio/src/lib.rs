@@ -3,19 +3,20 @@
 mod input;
 
 use berth::app::App;
-use berth::http::{Call, Code, Problem, Reply, serve};
+use berth::http::{Call, Code, Problem, Reply, paging, serve};
 use berth::ids::UserId;
 use berth::portfolio::brokerages::{NoBrokerages, brokerages};
 use berth::portfolio::deleting;
 use berth::portfolio::mode::mode;
 use berth::portfolio::overview::{Overview, Part, Portfolio};
 use berth::portfolio::refresh::{Purpose, RefreshError};
+use berth::portfolio::transactions::Position;
 use berth::snaptrade::ConnectionId;
 use lambda_http::{Body, Request, Response};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use self::input::{Wanted, Whom};
+use self::input::{Transactions, Wanted, Whom};
 
 /// Answers the routes below `/api/portfolio`, `/api/snaptrade/connections` and `/api/snaptrade/brokerages`.
 pub async fn handle(app: &App, request: Request) -> Response<Body> {
@@ -50,6 +51,7 @@ async fn answer(app: &App, call: Call) -> Result<Reply, Problem> {
             let totals = berth::portfolio::figures::cash_totals(&balances.data);
             part(&balances, Some(json!(totals)))
         }
+        ("GET", "/api/portfolio/transactions") => transactions(app, &call).await,
         ("GET", "/api/portfolio/performance") => performance(app, &call).await,
         ("GET", "/api/portfolio/mode") => {
             let subject = subject(app, &call)?;
@@ -106,6 +108,23 @@ async fn performance(app: &App, call: &Call) -> Result<Reply, Problem> {
     let overview = Overview::new(app, &connections, call.identity.tenant.clone());
     let performance = Box::pin(overview.performance(&mut portfolio, account.as_ref())).await?;
     part(&performance, None)
+}
+
+async fn transactions(app: &App, call: &Call) -> Result<Reply, Problem> {
+    let (Transactions(filter), page) = input::both(call.query(), call.page::<Position>())?;
+    let Wanted {
+        account,
+        mut portfolio,
+    } = figures(app, call).await?;
+    let connections = call.connections(app);
+    let overview = Overview::new(app, &connections, call.identity.tenant.clone());
+    let page = (page.limit, page.cursor.as_ref());
+    let read = overview.transactions(&mut portfolio, account.as_ref(), &filter, page);
+    let (listed, next) = Box::pin(read).await?;
+    let next_cursor = next.as_ref().map(paging::cursor).transpose()?;
+    Reply::ok(&json!({
+        "data": listed.data, "next_cursor": next_cursor, "as_of": listed.as_of, "stale": listed.stale,
+    }))
 }
 
 /// An answer with a part of a portfolio, its sums where it has any, and how fresh it is.

@@ -89,6 +89,12 @@ pub static ROUTES: [Route; 40] = [
     route(Method::GET, "/api/portfolio/balances", "portfolio", Access::User),
     route(
         Method::GET,
+        "/api/portfolio/transactions",
+        "portfolio",
+        Access::User,
+    ),
+    route(
+        Method::GET,
         "/api/portfolio/performance",
         "portfolio",
         Access::User,

@@ -21,7 +21,10 @@ impl Exact {
     /// This and `other` multiplied.
     #[must_use]
     pub fn times(&self, other: Decimal) -> Self {
-        Self(&self.0 * &Self::from(other).0)
+        // The crate's own product leaves decimals out that are zero, so that money would lose its cents.
+        let (digits, scale) = self.0.as_bigint_and_exponent();
+        let scale = scale.saturating_add(i64::from(other.scale()));
+        Self(BigDecimal::new(digits * other.mantissa(), scale))
     }
 
     /// This and `other` together.

@@ -20,4 +20,5 @@ pub mod reader;
 pub mod refresh;
 pub mod schedule;
 mod snaptrade_provider;
+pub mod transactions;
 pub mod userdata;

@@ -4,6 +4,8 @@
 //! read. SnapTrade is not asked, but for what was never read: then it is read as a refresh reads it, once, however many
 //! look at the same time.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -15,6 +17,7 @@ use super::provider::{Holder, PerformanceView, PortfolioAccountId, Provider};
 use super::reader::{Reader, Subject};
 use super::refresh::{Purpose, Refresh, RefreshError, Scope, fault};
 use super::snaptrade_provider::SnaptradeAccounts;
+use super::transactions::{self, Filter, Listing, Position, TransactionView};
 use super::userdata::{Snapshot, UserData};
 use crate::app::App;
 use crate::connections::records::UserRecord;
@@ -22,6 +25,7 @@ use crate::connections::runner::NoSecret;
 use crate::connections::timing::{after, between};
 use crate::connections::{Connections, Failure};
 use crate::ids::{TenantId, UserId};
+use crate::snaptrade::AccountId;
 
 /// How long somebody who looks at figures that were never read waits for them.
 const READING: std::time::Duration = std::time::Duration::from_secs(15);
@@ -131,6 +135,75 @@ impl<'a> Overview<'a> {
         }
         portfolio.now = self.now();
         Ok(portfolio.performance(account))
+    }
+
+    /// The transactions of `portfolio`, or of one account, newest first: the part of them that `page` names, and where it
+    /// goes on. What was never read is read now. One call to the table for each megabyte that is looked at.
+    ///
+    /// # Errors
+    /// [`RefreshError`] when nothing is known and nothing could be read.
+    pub async fn transactions(
+        &self,
+        portfolio: &mut Portfolio,
+        account: Option<&PortfolioAccountId>,
+        filter: &Filter,
+        page: (u32, Option<&Position>),
+    ) -> Result<(Part<TransactionView>, Option<Position>), RefreshError> {
+        let snapshot = &mut portfolio.snapshot;
+        let shown: Vec<(AccountId, bool)> = snapshot
+            .connected_accounts()
+            .map(|(stored, _)| (stored.account_id.clone(), stored.synced))
+            .filter(|(id, _)| account.is_none_or(|wanted| *wanted.account() == *id))
+            .collect();
+        let known = |snapshot: &Snapshot, id: &AccountId| {
+            let record = snapshot.transactions.get(id);
+            record.and_then(|record| record.complete.clone())
+        };
+        let unread: Vec<AccountId> = shown
+            .iter()
+            .filter(|(id, synced)| *synced && known(snapshot, id).is_none())
+            .map(|(id, _)| id.clone())
+            .collect();
+        let mut failed = None;
+        if !unread.is_empty() {
+            let subject = Subject::open(self.connections, Some(portfolio.user.clone())).await?;
+            let started = Instant::now();
+            let deadline = started.checked_add(READING).unwrap_or(started);
+            let reader = Reader::new(self.app, self.connections, &self.tenant, &subject, deadline);
+            let mut read = Box::pin(reader.transactions(&unread, &snapshot.transactions)).await?;
+            failed = match read.throttled {
+                Some(wait) => Some(RefreshError::Throttled(wait)),
+                None => read
+                    .unfinished
+                    .values()
+                    .find_map(|reason| reason.map(|kind| RefreshError::Fault(fault(kind)))),
+            };
+            snapshot.transactions.append(&mut read.records);
+        }
+        let accounts: BTreeSet<AccountId> = shown.iter().map(|(id, _)| id.clone()).collect();
+        let now = self.now();
+        let stem = &portfolio.user.stem;
+        let listing =
+            Listing::read(self.app.store(), &self.tenant, stem, &accounts, filter, page, now).await?;
+        if let (Some(error), true) = (failed, listing.transactions.is_empty()) {
+            return Err(error);
+        }
+        let read: Vec<Option<Timestamp>> = accounts
+            .iter()
+            .map(|id| known(&portfolio.snapshot, id).map(|complete| complete.read_at))
+            .collect();
+        let old = |at: Timestamp| between(at, now) >= transactions::STALE_AFTER;
+        let (list_as_of, list_stale) = portfolio.freshness(&[]);
+        let part = Part {
+            data: listing.transactions,
+            as_of: read.iter().flatten().min().copied().or(list_as_of),
+            stale: if accounts.is_empty() {
+                list_stale
+            } else {
+                read.iter().any(|at| at.is_none_or(old))
+            },
+        };
+        Ok((part, listing.next))
     }
 
     fn now(&self) -> Timestamp {

@@ -16,6 +16,7 @@ use super::connections;
 use super::connections::Deletion;
 use super::holdings::Holdings;
 use super::performance::StoredPerformance;
+use super::transactions::{Progress, TransactionsReader, TransactionsRecord};
 use super::userdata::{Reading, Snapshot, UserData};
 use crate::app::App;
 use crate::connections::records::UserRecord;
@@ -112,8 +113,22 @@ impl<T> Default for AccountsRead<T> {
     }
 }
 
+/// What came of reading transactions.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TransactionsRead {
+    /// How far each account is now, of those that were read.
+    pub records: BTreeMap<AccountId, TransactionsRecord>,
+    /// The accounts that were not read to the end, with the reason where it was not the time.
+    pub unfinished: BTreeMap<AccountId, Option<ErrorKind>>,
+    /// For how long SnapTrade wants to be left alone, where it said so.
+    pub throttled: Option<Duration>,
+}
+
 /// Reads one user's data until a certain time.
 pub struct Reader<'a> {
+    app: &'a App,
+    tenant: TenantId,
+    deadline: Instant,
     connections: &'a Connections<'a>,
     data: UserData<'a>,
     client: Client,
@@ -131,6 +146,9 @@ impl<'a> Reader<'a> {
         deadline: Instant,
     ) -> Self {
         Self {
+            app,
+            tenant: tenant.clone(),
+            deadline,
             connections,
             data: UserData::new(app.store(), tenant, &subject.user.stem),
             // What is sent again is decided here: somebody waits, and a throttled call is better made later.
@@ -197,6 +215,28 @@ impl<'a> Reader<'a> {
             .collect();
         snapshot.holdings.retain(|account, _| listed.contains(account));
         snapshot.connections = Some(connections);
+        snapshot.accounts = Some(accounts);
+        Ok(())
+    }
+
+    /// Reads and stores the list of accounts; `snapshot` becomes as it says. One call.
+    ///
+    /// # Errors
+    /// As [`Reader::lists`].
+    pub async fn accounts(&self, snapshot: &mut Snapshot) -> Result<(), ReadError> {
+        let begun = self.connections.runner().now();
+        let user = &self.subject.credentials;
+        let accounts = match again(|| self.client.list_accounts(user)).await {
+            Ok(accounts) => accounts,
+            Err(error) => return Err(self.failed(error).await),
+        };
+        let now = self.connections.runner().now();
+        let accounts = self.reading(
+            accounts.iter().map(StoredAccount::from).collect::<Vec<_>>(),
+            begun,
+            now,
+        );
+        self.data.put_accounts(&accounts, now).await?;
         snapshot.accounts = Some(accounts);
         Ok(())
     }
@@ -306,6 +346,59 @@ impl<'a> Reader<'a> {
             let reading = self.reading(StoredPerformance::new(&rates), begun, now);
             self.data.put_performance(account, &reading, now).await?;
             result.read.insert(account.clone(), reading);
+        }
+        Ok(result)
+    }
+
+    /// Reads and stores the transactions of `accounts`, one account after the other, from where `known` says that
+    /// somebody left off. See [`TransactionsReader::read`] for what that takes.
+    ///
+    /// # Errors
+    /// As [`Reader::holdings`].
+    pub async fn transactions(
+        &self,
+        accounts: &[AccountId],
+        known: &BTreeMap<AccountId, TransactionsRecord>,
+    ) -> Result<TransactionsRead, ReadError> {
+        let reader = TransactionsReader {
+            store: self.app.store(),
+            data: &self.data,
+            tenant: &self.tenant,
+            stem: &self.subject.user.stem,
+            upstream: &self.subject.upstream,
+            credentials: &self.subject.credentials,
+            client: &self.client,
+            deadline: self.deadline,
+            clock: self.app.clock(),
+        };
+        let mut result = TransactionsRead::default();
+        for account in accounts {
+            if let Some(wait) = result.throttled {
+                let kind = ErrorKind::RateLimited {
+                    retry_after: Some(wait),
+                };
+                result.unfinished.insert(account.clone(), Some(kind));
+                continue;
+            }
+            let progress = match Box::pin(reader.read(account, known.get(account))).await? {
+                Ok(progress) => progress,
+                Err(error) => return Err(self.failed(error).await),
+            };
+            match progress {
+                Progress::Complete(record) => {
+                    result.records.insert(account.clone(), record);
+                }
+                Progress::Partial(record, reason) => {
+                    if let Some(ErrorKind::RateLimited { retry_after }) = reason {
+                        result.throttled = Some(retry_after.unwrap_or(DEFAULT_RATE_WAIT));
+                    }
+                    result.records.insert(account.clone(), record);
+                    result.unfinished.insert(account.clone(), reason);
+                }
+                Progress::Busy => {
+                    result.unfinished.insert(account.clone(), None);
+                }
+            }
         }
         Ok(result)
     }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::accounts::{self, AccountView, StoredAccount};
 use super::connections::{ConnectionState, StoredConnection};
+use super::performance;
 use super::provider::PortfolioAccountId;
 use super::reader::{DEFAULT_RATE_WAIT, HoldingsRead, ReadError, Reader, Subject};
 use super::schedule;
@@ -554,6 +555,9 @@ impl<'a> Refresh<'a> {
             Err(ReadError::Failure(failure)) => return Err(failure.into()),
             Err(ReadError::Snaptrade(error)) => return Err(RefreshError::Fault(fault(error.kind))),
         };
+        if purpose.is_background() && read.throttled.is_none() {
+            read.throttled = Box::pin(daily(reader, snapshot, now)).await?;
+        }
         snapshot.holdings.append(&mut read.read);
         for account in unsynced {
             read.failed.insert(account, ErrorKind::NotSynced);
@@ -721,6 +725,50 @@ impl<'a> Refresh<'a> {
     fn now(&self) -> Timestamp {
         self.connections.runner().now()
     }
+}
+
+/// Reads what changes once a day at most, of the accounts of which somebody has looked at it before, and what somebody
+/// left off. Says for how long SnapTrade wants to be left alone, where it does.
+async fn daily(
+    reader: &Reader<'_>,
+    snapshot: &Snapshot,
+    now: Timestamp,
+) -> Result<Option<Duration>, RefreshError> {
+    let (performance, transactions) = due_daily(snapshot, now);
+    if !performance.is_empty() {
+        let read = Box::pin(reader.performance(&performance)).await?;
+        if read.throttled.is_some() {
+            return Ok(read.throttled);
+        }
+    }
+    if !transactions.is_empty() {
+        let read = Box::pin(reader.transactions(&transactions, &snapshot.transactions)).await?;
+        return Ok(read.throttled);
+    }
+    Ok(None)
+}
+
+/// The accounts whose performance, and those whose transactions are to be read again.
+fn due_daily(snapshot: &Snapshot, now: Timestamp) -> (Vec<AccountId>, Vec<AccountId>) {
+    let works = |account: &AccountId| {
+        snapshot.connected_accounts().any(|(stored, connection)| {
+            stored.account_id == *account && stored.synced && connection.state == ConnectionState::Active
+        })
+    };
+    let performance = snapshot
+        .performance
+        .iter()
+        .filter(|(_, reading)| between(reading.read_at, now) >= performance::READ_AGAIN)
+        .map(|(account, _)| account.clone());
+    let transactions = snapshot
+        .transactions
+        .iter()
+        .filter(|(_, record)| record.is_due(now))
+        .map(|(account, _)| account.clone());
+    (
+        performance.filter(works).collect(),
+        transactions.filter(works).collect(),
+    )
 }
 
 /// The record of a refresh that begins now.

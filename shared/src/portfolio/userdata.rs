@@ -17,6 +17,7 @@ use super::holdings::{Holdings, StoredBalance, StoredPosition};
 use super::performance::StoredPerformance;
 use super::portal::Visit;
 use super::refresh::RefreshRecord;
+use super::transactions::TransactionsRecord;
 use crate::connections::runner::new_attempt;
 use crate::connections::timing::after;
 use crate::ids::{Stem, TenantId, UpstreamId};
@@ -40,6 +41,7 @@ const ACCOUNTS: &str = "ACCOUNTS";
 const HOLDINGS: &str = "HOLDINGS#";
 const PERFORMANCE: &str = "PERFORMANCE#";
 const DELETION: &str = "DELETION#";
+const TRANSACTIONS: &str = "TRANSACTIONS#";
 const REFRESH: &str = "REFRESH";
 const VISIT: &str = "PORTAL";
 
@@ -67,6 +69,8 @@ pub struct Snapshot {
     pub holdings: BTreeMap<AccountId, Reading<Holdings>>,
     /// How each account did, where that was ever read.
     pub performance: BTreeMap<AccountId, Reading<StoredPerformance>>,
+    /// How far reading each account's transactions is.
+    pub transactions: BTreeMap<AccountId, TransactionsRecord>,
     /// The connections that are to be deleted.
     pub deletions: Vec<Deletion>,
     /// The user's last refresh, or the one under way, under whichever id.
@@ -126,6 +130,9 @@ impl Snapshot {
                         snapshot
                             .performance
                             .extend(reading.map(|reading| (AccountId::new(account), reading)));
+                    } else if let Some(account) = sk.strip_prefix(TRANSACTIONS) {
+                        let record: TransactionsRecord = store::from_item(item)?;
+                        snapshot.transactions.insert(AccountId::new(account), record);
                     } else if sk.starts_with(DELETION) {
                         // An id of a connection is never used for another one.
                         snapshot.deletions.push(store::from_item(item)?);
@@ -294,6 +301,23 @@ impl<'a> UserData<'a> {
         self.put_reading(&format!("{PERFORMANCE}{account}"), reading, now)
             .await?;
         Ok(())
+    }
+
+    /// Notes how far reading an account's transactions is, if nobody has since it was `before`; `true` where it was
+    /// noted. One call.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn put_transactions(
+        &self,
+        account: &AccountId,
+        record: &TransactionsRecord,
+        before: Option<&TransactionsRecord>,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let item = self.item(&format!("{TRANSACTIONS}{account}"), record, None, now)?;
+        let condition = before.map_or(Condition::Absent, |before| Condition::Revision(before.rev));
+        Ok(self.store.put(item, &condition, now).await?.is_made())
     }
 
     /// The write that notes how far the deletion of a connection is, to be made alone or together with others.

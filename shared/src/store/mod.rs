@@ -50,6 +50,15 @@ pub struct Store {
     table: String,
 }
 
+/// In which order the items of a partition are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// The smallest sort key first.
+    Ascending,
+    /// The largest sort key first.
+    Descending,
+}
+
 /// Part of a listing, and where it goes on.
 #[derive(Debug, Clone)]
 pub struct Page {
@@ -156,6 +165,43 @@ impl Store {
         }
         items.retain(|item| !is_expired(item, now));
         Ok(items)
+    }
+
+    /// Reads a page of the part of a partition whose sort keys are within `range`, consistently and in this order. One
+    /// call.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn range_page(
+        &self,
+        pk: &str,
+        range: &RangeInclusive<String>,
+        order: Order,
+        limit: Option<i32>,
+        start: Option<Item>,
+        now: Timestamp,
+    ) -> Result<Page, StoreError> {
+        let answer = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .consistent_read(true)
+            .key_condition_expression("pk = :pk AND sk BETWEEN :from AND :to")
+            .expression_attribute_values(":pk", AttributeValue::S(pk.to_owned()))
+            .expression_attribute_values(":from", AttributeValue::S(range.start().clone()))
+            .expression_attribute_values(":to", AttributeValue::S(range.end().clone()))
+            .scan_index_forward(order == Order::Ascending)
+            .set_limit(limit)
+            .set_exclusive_start_key(start)
+            .send()
+            .await
+            .map_err(unavailable)?;
+        let mut items = answer.items.unwrap_or_default();
+        items.retain(|item| !is_expired(item, now));
+        Ok(Page {
+            items,
+            next: answer.last_evaluated_key,
+        })
     }
 
     /// Reads a page of the whole table, consistently: the items whose partition key begins with one of `prefixes`, in no

@@ -37,5 +37,6 @@ mod snaptrade_faults;
 mod store_faults;
 mod syncing;
 mod table;
+mod transactions;
 mod webhooks;
 mod world;
