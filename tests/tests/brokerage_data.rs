@@ -133,13 +133,14 @@ impl World {
     /// Waits until the worker has nothing more to do: no call to SnapTrade for a while.
     async fn settled(&self) {
         let mut before = usize::MAX;
-        for _ in 0..PATIENCE.as_millis() / 300 {
+        for _ in 0..PATIENCE.as_millis() / 600 {
             let now = self.asked().await.len();
             if now == before {
                 return;
             }
             before = now;
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            // Longer than the worker waits for further events before it calls.
+            tokio::time::sleep(Duration::from_millis(600)).await;
         }
     }
 

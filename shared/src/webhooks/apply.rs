@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::inbox::{StoredEvent, key, stored};
+use super::need::{Needs, needs};
 use super::replay::mark_dead;
 use super::work::{Hint, Work, decide, hint};
 use crate::app::App;
@@ -29,6 +30,10 @@ pub const MAX_ATTEMPTS: u32 = 8;
 
 /// How long SnapTrade may take over the events of one user.
 const BUDGET: Duration = Duration::from_secs(12);
+
+/// How long after an event others are waited for, before anything is read: events come in bursts, and a reading that
+/// begins after the last of them is enough for all.
+const GATHERING: Duration = Duration::from_millis(250);
 
 /// After how long no further user's events are begun with.
 const BEGINS: Duration = Duration::from_secs(8);
@@ -90,7 +95,12 @@ async fn apply_group(
     let now = app.clock().now();
     let noted = match &worked {
         Ok(outcomes) => note_applied(app, tenant, outcomes, now).await,
-        Err(reason) => {
+        // That is no try in vain: it goes on where it ended.
+        Err(NotDone::NotYet(what)) => {
+            tracing::info!(what, events = pending.len(), "working on events takes longer");
+            return Applied::Again;
+        }
+        Err(NotDone::Failed(reason)) => {
             tracing::warn!(%reason, events = pending.len(), "events could not be worked on");
             return give_up_or_try_again(app, tenant, &pending, reason, now).await;
         }
@@ -122,36 +132,52 @@ async fn pending(app: &App, tenant: &TenantId, ids: &BTreeSet<&str>) -> Result<V
     Ok(pending)
 }
 
+/// Why events have to be worked on again.
+#[derive(Debug)]
+enum NotDone {
+    /// Something failed, in words.
+    Failed(String),
+    /// There is more to read than there was time for, or somebody else reads it.
+    NotYet(&'static str),
+}
+
+impl NotDone {
+    fn failed(error: impl ToString) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
 /// Does what the events ask for, and says of each what came of it.
 ///
 /// # Errors
-/// Why it has to be tried again, in words.
+/// [`NotDone`].
 async fn work_on(
     app: &App,
     tenant: &TenantId,
     upstream: Option<&UpstreamId>,
     pending: &[StoredEvent],
-) -> Result<Vec<(String, &'static str)>, String> {
+) -> Result<Vec<(String, &'static str)>, NotDone> {
     let connections = Connections::new(app, tenant.clone(), "snaptrade:webhook", false);
     let user = match upstream {
         Some(upstream) => connections
             .runner()
             .user(&upstream.stem())
             .await
-            .map_err(|error| error.to_string())?,
+            .map_err(NotDone::failed)?,
         None => None,
     };
-    let works: Vec<(String, Work)> = pending
+    let works: Vec<(String, Work, i64)> = pending
         .iter()
         .map(|event| {
             let hint = kind(event).map_or(Hint::Nothing, |kind| hint(&kind));
-            (event.webhook_id.clone(), decide(&hint, upstream, user.as_ref()))
+            let work = decide(&hint, upstream, user.as_ref());
+            (event.webhook_id.clone(), work, event.asked_ms())
         })
         .collect();
-    let wanted: Vec<&Work> = works
+    let wanted: Vec<(&Work, i64)> = works
         .iter()
-        .map(|(_, work)| work)
-        .filter(|work| !matches!(work, Work::Ignore(_)))
+        .map(|(_, work, asked_ms)| (work, *asked_ms))
+        .filter(|(work, _)| !matches!(work, Work::Ignore(_)))
         .collect();
     let outcome = match user {
         Some(user) if !wanted.is_empty() => {
@@ -165,17 +191,14 @@ async fn work_on(
         _ => "ignored",
     };
     if connections.counts_connections()
-        && let Some(upstream) = upstream.filter(|_| works.iter().any(|(_, work)| tells_of_departure(work)))
+        && let Some(upstream) = upstream.filter(|_| works.iter().any(|(_, work, _)| tells_of_departure(work)))
     {
         // It may be one that had to go; its connections are gone with it then.
-        connections
-            .departed(upstream)
-            .await
-            .map_err(|failure| failure.to_string())?;
+        connections.departed(upstream).await.map_err(NotDone::failed)?;
     }
     Ok(works
         .into_iter()
-        .map(|(id, work)| match work {
+        .map(|(id, work, _)| match work {
             Work::Ignore(reason) => (id, reason),
             _ => (id, outcome),
         })
@@ -209,22 +232,22 @@ fn tells_of_departure(work: &Work) -> bool {
     matches!(work, Work::Ignore("no such user" | "earlier registration"))
 }
 
-/// Asks SnapTrade again for what the events are about. `connected_at` is when one of them says that a connection was
-/// made.
+/// Asks SnapTrade again for what the events are about, each with the time at which it was received. `connected_at` is
+/// when one of them says that a connection was made.
 async fn reread(
     app: &App,
     connections: &Connections<'_>,
     tenant: &TenantId,
     user: UserRecord,
-    wanted: &[&Work],
+    wanted: &[(&Work, i64)],
     connected_at: Option<Timestamp>,
-) -> Result<&'static str, String> {
-    if wanted.contains(&&Work::Verify) {
+) -> Result<&'static str, NotDone> {
+    if wanted.iter().any(|(work, _)| **work == Work::Verify) {
         let removed = connections.verify(&user.user_id).await;
-        if removed.map_err(|failure| failure.to_string())? {
+        if removed.map_err(NotDone::failed)? {
             return Ok("user removed");
         }
-        if wanted.iter().all(|work| **work == Work::Verify) {
+        if wanted.iter().all(|(work, _)| **work == Work::Verify) {
             return Ok("user verified");
         }
     }
@@ -232,79 +255,154 @@ async fn reread(
         Ok(subject) => subject,
         Err(Failure::NoSecret(NoSecret::NotRegistered)) => return Ok("no such user"),
         Err(Failure::SecretRejected) => return Ok("secret rejected"),
-        Err(failure) => return Err(failure.to_string()),
+        Err(failure) => return Err(NotDone::failed(failure)),
     };
-    if connections.counts_connections() {
-        // The count comes first: what follows may take long, or be put off.
-        let failed = wanted.contains(&&Work::Attempt);
-        connections
-            .reconcile(&subject.user.stem, failed)
-            .await
-            .map_err(|failure| failure.to_string())?;
+    let gathering = gathering(wanted, app.clock().now());
+    if !gathering.is_zero() {
+        tokio::time::sleep(gathering).await;
     }
     let data = UserData::new(app.store(), tenant, &subject.user.stem);
     let now = connections.runner().now();
     let mut snapshot = data
         .snapshot(&subject.upstream, now)
         .await
-        .map_err(|error| error.to_string())?;
+        .map_err(NotDone::failed)?;
     if let (Some(connected), Some(visit)) = (connected_at, &snapshot.visit)
         && connected >= visit.at
     {
         let took = connected.duration_since(visit.at).as_secs_f64();
         metrics::sample(Metric::TimeToConnect, took);
     }
+    let mut needs = needs(&snapshot, wanted);
+    // Whether the count was compared since is not known here, so it is compared for every change of connections.
+    let counts = connections.counts_connections()
+        && wanted
+            .iter()
+            .any(|(work, _)| matches!(work, Work::Connections | Work::Attempt));
+    if counts {
+        // The count comes first: what follows may take long, or be put off.
+        let failed = wanted.iter().any(|(work, _)| **work == Work::Attempt);
+        connections
+            .reconcile(&subject.user.stem, failed)
+            .await
+            .map_err(NotDone::failed)?;
+    }
+    if !app
+        .config()
+        .flags
+        .investment_sync
+        .is_on_for(&subject.user.user_id)
+    {
+        needs.holdings.clear();
+        needs.transactions.clear();
+    }
+    if needs.is_nothing() {
+        return Ok(if counts { "read again" } else { "read already" });
+    }
     let record = snapshot.refresh.clone();
     let started = Instant::now();
     let deadline = started.checked_add(BUDGET).unwrap_or(started);
     let reader = Reader::new(app, connections, tenant, &subject, deadline);
-    let throttled = match Box::pin(reader.lists(&mut snapshot)).await {
-        Ok(())
-            if app
-                .config()
-                .flags
-                .investment_sync
-                .is_on_for(&subject.user.user_id) =>
-        {
-            let accounts = to_read(&snapshot, wanted);
-            let read = Box::pin(reader.holdings(&accounts))
-                .await
-                .map_err(|error| error.to_string())?;
-            let passing = read.failed.iter().find(|(_, kind)| is_passing(**kind));
-            if let (None, Some((account, kind))) = (read.throttled, passing) {
-                return Err(format!("the account {account} could not be read: {kind:?}"));
-            }
-            read.throttled.is_some()
-        }
-        Ok(()) => false,
+    match Box::pin(read(app, &reader, &mut snapshot, &needs, &subject)).await {
+        Ok(Read::Done) => return Ok("read again"),
+        Ok(Read::Throttled) => {}
+        Ok(Read::Failed(reason)) => return Err(NotDone::Failed(reason)),
+        Ok(Read::NotYet) => return Err(NotDone::NotYet("transactions are not read to the end")),
         Err(ReadError::Failure(Failure::SecretRejected)) => return Ok("secret rejected"),
-        Err(ReadError::Snaptrade(error)) if matches!(error.kind, ErrorKind::RateLimited { .. }) => true,
-        Err(error) => return Err(error.to_string()),
-    };
-    if !throttled {
-        return Ok("read again");
+        Err(ReadError::Snaptrade(error)) if matches!(error.kind, ErrorKind::RateLimited { .. }) => {}
+        Err(error) => return Err(NotDone::failed(error)),
     }
     refresh::defer(&data, record.as_ref(), &subject.upstream, now)
         .await
-        .map_err(|error| error.to_string())?;
+        .map_err(NotDone::failed)?;
     Ok("left to the schedule")
 }
 
-/// The accounts whose holdings are read: those that events name, and after a change of connections those of which
+/// How long to wait for further events before anything is read for these.
+fn gathering(wanted: &[(&Work, i64)], now: Timestamp) -> Duration {
+    let newest = wanted.iter().map(|(_, asked_ms)| *asked_ms).max().unwrap_or(0);
+    let since = u64::try_from(now.as_millisecond().saturating_sub(newest)).unwrap_or(0);
+    GATHERING.saturating_sub(Duration::from_millis(since))
+}
+
+/// How reading for events ended.
+enum Read {
+    /// All was read.
+    Done,
+    /// SnapTrade wants fewer calls.
+    Throttled,
+    /// Something could not be read, for this reason.
+    Failed(String),
+    /// There was not enough time.
+    NotYet,
+}
+
+/// Reads what is needed; `snapshot` becomes as it is afterwards.
+async fn read(
+    app: &App,
+    reader: &Reader<'_>,
+    snapshot: &mut Snapshot,
+    needs: &Needs,
+    subject: &Subject,
+) -> Result<Read, ReadError> {
+    if needs.connections {
+        reader.lists(snapshot).await?;
+    } else if needs.accounts {
+        reader.accounts(snapshot).await?;
+        // An account whose connection is not known: of that the event was lost, or comes later.
+        if snapshot.connected_accounts().count() < snapshot.accounts().len() {
+            reader.lists(snapshot).await?;
+        }
+    }
+    reader.finish_deletions(snapshot).await;
+    if !app
+        .config()
+        .flags
+        .investment_sync
+        .is_on_for(&subject.user.user_id)
+    {
+        return Ok(Read::Done);
+    }
+    let accounts = to_read(snapshot, needs);
+    let held = reader.holdings(&accounts).await?;
+    if held.throttled.is_some() {
+        return Ok(Read::Throttled);
+    }
+    let passing = held.failed.iter().find(|(_, kind)| is_passing(**kind));
+    if let Some((account, kind)) = passing {
+        return Ok(Read::Failed(format!(
+            "the account {account} could not be read: {kind:?}"
+        )));
+    }
+    let traded: Vec<AccountId> = snapshot
+        .connected_accounts()
+        .map(|(account, _)| account.account_id.clone())
+        .filter(|account| needs.transactions.contains(account))
+        .collect();
+    let traded = reader.transactions(&traded, &snapshot.transactions).await?;
+    if traded.throttled.is_some() {
+        return Ok(Read::Throttled);
+    }
+    let mut left = traded.unfinished.iter();
+    Ok(match left.find(|(_, reason)| reason.is_none_or(is_passing)) {
+        Some((_, None)) => Read::NotYet,
+        Some((account, Some(kind))) => Read::Failed(format!(
+            "the transactions of {account} could not be read: {kind:?}"
+        )),
+        None => Read::Done,
+    })
+}
+
+/// The accounts whose holdings are read: those that are needed, and after a change of connections those of which
 /// nothing is known yet.
-fn to_read(snapshot: &Snapshot, wanted: &[&Work]) -> Vec<AccountId> {
-    let connections_changed = wanted
-        .iter()
-        .any(|work| matches!(work, Work::Connections | Work::Attempt));
+fn to_read(snapshot: &Snapshot, needs: &Needs) -> Vec<AccountId> {
     snapshot
         .connected_accounts()
         .map(|(account, _)| account)
         .filter(|account| account.synced)
         .filter(|account| {
-            let named = wanted
-                .iter()
-                .any(|work| matches!(work, Work::Account(id) if *id == account.account_id));
-            named || (connections_changed && !snapshot.holdings.contains_key(&account.account_id))
+            needs.holdings.contains(&account.account_id)
+                || (needs.connections && !snapshot.holdings.contains_key(&account.account_id))
         })
         .map(|account| account.account_id.clone())
         .collect()
@@ -430,17 +528,33 @@ mod tests {
             .into(),
             ..Snapshot::default()
         };
-        let named = Work::Account(AccountId::new("one"));
-        let ids = |wanted: &[&Work]| -> Vec<String> {
-            to_read(&snapshot, wanted)
+        let ids = |connections: bool, holdings: &[&str]| -> Vec<String> {
+            let needs = Needs {
+                connections,
+                holdings: holdings.iter().map(|id| AccountId::new(*id)).collect(),
+                ..Needs::default()
+            };
+            to_read(&snapshot, &needs)
                 .iter()
                 .map(ToString::to_string)
                 .collect()
         };
-        assert_eq!(ids(&[&named]), ["one"]);
-        assert_eq!(ids(&[&Work::Connections]), ["two"]);
-        assert_eq!(ids(&[&named, &Work::Connections]), ["one", "two"]);
-        assert!(ids(&[&Work::Account(AccountId::new("three"))]).is_empty());
-        assert!(ids(&[&Work::Account(AccountId::new("gone"))]).is_empty());
+        assert_eq!(ids(false, &["one"]), ["one"]);
+        assert_eq!(ids(true, &[]), ["two"]);
+        assert_eq!(ids(true, &["one"]), ["one", "two"]);
+        assert!(ids(false, &["three"]).is_empty());
+        assert!(ids(false, &["gone"]).is_empty());
+    }
+
+    #[test]
+    fn events_are_waited_for_a_moment_after_the_newest_and_never_longer() {
+        let now = Timestamp::from_millisecond(10_000).unwrap();
+        let wait = |asked: &[i64]| {
+            let wanted: Vec<_> = asked.iter().map(|asked| (&Work::Connections, *asked)).collect();
+            gathering(&wanted, now).as_millis()
+        };
+        assert_eq!(wait(&[9_900, 5_000]), 150);
+        assert_eq!(wait(&[9_600]), 0);
+        assert_eq!(wait(&[10_500]), 250);
     }
 }

@@ -59,9 +59,22 @@ pub struct StoredEvent {
     /// How often it was tried in vain.
     #[serde(default)]
     pub attempts: u32,
+    /// When it was last taken up again by an operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replayed_at: Option<Timestamp>,
     /// Why it was given up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead_letter: Option<DeadLetter>,
+}
+
+impl StoredEvent {
+    /// From when on a reading shows what the event tells of, in milliseconds since 1970.
+    #[must_use]
+    pub fn asked_ms(&self) -> i64 {
+        self.replayed_at
+            .map_or(self.received_at, |replayed| replayed.max(self.received_at))
+            .as_millisecond()
+    }
 }
 
 /// That an event was given up.
@@ -256,6 +269,7 @@ fn read(body: &[u8], client_id: &str, now: Timestamp) -> Result<StoredEvent, Not
         applied_at: None,
         outcome: None,
         attempts: 0,
+        replayed_at: None,
         dead_letter: None,
     })
 }

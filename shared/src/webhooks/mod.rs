@@ -6,6 +6,7 @@
 
 mod apply;
 mod inbox;
+mod need;
 mod replay;
 mod work;
 

@@ -69,9 +69,14 @@ pub async fn dead_letters(
 pub async fn replay(app: &App, tenant: &TenantId, webhook_id: &str) -> Result<Option<Applied>, StoreError> {
     let now = app.clock().now();
     let expression = Expression {
-        update: "REMOVE dead_letter, applied_at, outcome, gsi1pk, gsi1sk SET attempts = :none".to_owned(),
+        update:
+            "REMOVE dead_letter, applied_at, outcome, gsi1pk, gsi1sk SET attempts = :none, replayed_at = :now"
+                .to_owned(),
         condition: "attribute_exists(pk)".to_owned(),
-        values: HashMap::from([(":none".to_owned(), AttributeValue::N("0".to_owned()))]),
+        values: HashMap::from([
+            (":none".to_owned(), AttributeValue::N("0".to_owned())),
+            (":now".to_owned(), AttributeValue::S(now.to_string())),
+        ]),
         ..Expression::default()
     };
     update(app.store(), tenant, webhook_id, expression, "replay", now).await?;

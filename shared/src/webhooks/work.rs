@@ -18,6 +18,10 @@ pub enum Hint {
     Attempt,
     /// One account, and what it holds.
     Account(AccountId),
+    /// One account's transactions.
+    Transactions(AccountId),
+    /// One account, which was read for the first time: what it holds, and its transactions.
+    FirstRead(AccountId),
     /// Nothing that is known here.
     Nothing,
 }
@@ -31,8 +35,12 @@ pub enum Work {
     Connections,
     /// The same after an attempt to connect, of which SnapTrade does not say which visit it was of.
     Attempt,
-    /// Read the user's connections and accounts again, and what this account holds.
+    /// Read the user's accounts again, and what this account holds.
     Account(AccountId),
+    /// Read this account's transactions again.
+    Transactions(AccountId),
+    /// Read the user's accounts, what this account holds, and its transactions.
+    FirstRead(AccountId),
     /// Nothing, for this reason.
     Ignore(&'static str),
 }
@@ -49,10 +57,11 @@ pub fn hint(kind: &EventKind) -> Hint {
         | EventKind::ConnectionBroken { .. }
         | EventKind::ConnectionFixed { .. }
         | EventKind::ConnectionUpdated { .. } => Hint::Connections,
+        EventKind::TransactionsInitialUpdate(account) => Hint::FirstRead(account.account_id.clone()),
+        // Of what the account holds another event tells.
+        EventKind::TransactionsUpdated(account) => Hint::Transactions(account.account_id.clone()),
         EventKind::NewAccountAvailable(_)
         | EventKind::AccountRemoved(_)
-        | EventKind::TransactionsInitialUpdate(_)
-        | EventKind::TransactionsUpdated(_)
         | EventKind::HoldingsUpdated { .. }
         | EventKind::TradeDetected(_)
         | EventKind::TradeUpdated(_) => match kind.account() {
@@ -86,6 +95,8 @@ pub fn decide(hint: &Hint, upstream: Option<&UpstreamId>, user: Option<&UserReco
         Hint::Connections => Work::Connections,
         Hint::Attempt => Work::Attempt,
         Hint::Account(account) => Work::Account(account.clone()),
+        Hint::Transactions(account) => Work::Transactions(account.clone()),
+        Hint::FirstRead(account) => Work::FirstRead(account.clone()),
         Hint::Nothing => Work::Ignore("unknown event"),
     }
 }
@@ -124,8 +135,6 @@ mod tests {
         for name in [
             "NEW_ACCOUNT_AVAILABLE",
             "ACCOUNT_REMOVED",
-            "ACCOUNT_TRANSACTIONS_INITIAL_UPDATE",
-            "ACCOUNT_TRANSACTIONS_UPDATED",
             "ACCOUNT_HOLDINGS_UPDATED",
             "TRADE_DETECTION",
             "TRADE_UPDATE",
@@ -136,6 +145,14 @@ mod tests {
                 "{name}"
             );
         }
+        assert_eq!(
+            event("ACCOUNT_TRANSACTIONS_INITIAL_UPDATE", account.clone()),
+            Hint::FirstRead(AccountId::new("a"))
+        );
+        assert_eq!(
+            event("ACCOUNT_TRANSACTIONS_UPDATED", account.clone()),
+            Hint::Transactions(AccountId::new("a"))
+        );
         assert_eq!(event("SOMETHING_NEW", account), Hint::Nothing);
     }
 

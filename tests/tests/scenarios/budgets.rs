@@ -76,3 +76,61 @@ async fn a_webhook_costs_one_write() {
     }
     world.stop().await;
 }
+
+#[tokio::test]
+async fn a_burst_of_events_costs_one_reading_and_what_is_known_costs_none() {
+    let world = World::start().await;
+    world.registered(&["ada"]).await;
+    world.events_done().await;
+    let asked = async |before: usize| world.snaptrade_requests().await.split_off(before);
+    let before = world.snaptrade_requests().await.len();
+    let made = world.sandbox("connect", json!({"user_id": "ada"})).await;
+    let accounts = made["account_ids"].as_array().unwrap().len();
+    world.events_done().await;
+    // The list of connections once; that of accounts twice at most, as the first reading may come before the data; and
+    // of each account balances, positions and transactions once.
+    let calls = asked(before).await;
+    assert!(calls.len() <= 3 + 3 * accounts, "{calls:#?}");
+
+    // Everything once more, in another order.
+    let before = world.snaptrade_requests().await.len();
+    for event in world.events_sent().await.iter().rev() {
+        let id = json!({"webhook_id": event["webhook_id"]});
+        world.sandbox("webhooks/replay", id).await;
+    }
+    world.events_done().await;
+    assert_eq!(asked(before).await, Vec::<String>::new());
+
+    // One account has changed.
+    let account = made["account_ids"][0].as_str().unwrap();
+    let before = world.snaptrade_requests().await.len();
+    let holds = json!({"balances": [{"currency": {"code": "USD"}, "cash": 1}]});
+    world.sandbox(&format!("holdings/{account}"), holds).await;
+    world.events_done().await;
+    let calls = asked(before).await;
+    assert_eq!(
+        calls.len(),
+        3,
+        "the list of accounts, balances and positions: {calls:#?}"
+    );
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_refresh_of_one_account_costs_four_readings_and_a_request_to_its_brokerage() {
+    let world = World::start().await;
+    world.registered(&["ada"]).await;
+    let (_, account) = world.connect("ada").await;
+    world.events_done().await;
+    world.without_events().await;
+    world.advance(11).await;
+    let scope = json!({"account_id": format!("snaptrade_{account}")});
+    let (answer, cost) = world.cost(world.refresh("ada", scope.clone())).await;
+    assert_eq!(answer.with_status(200)["upstream_refresh"], "requested");
+    within(cost, 5, 7);
+    world.advance(11).await;
+    let (answer, cost) = world.cost(world.refresh("ada", scope)).await;
+    assert_eq!(answer.with_status(200)["upstream_refresh"], "too_recent");
+    within(cost, 4, 7);
+    world.stop().await;
+}
