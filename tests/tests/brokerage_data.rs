@@ -599,9 +599,10 @@ async fn an_event_that_cannot_be_worked_on_is_tried_again_and_then_kept_as_a_dea
     let app = world.stack.app("test");
     let tenant = berth::ids::TenantId::default();
     let letters = async || {
-        webhooks::dead_letters(app.store(), &tenant, app.clock().now())
+        webhooks::dead_letters(app.store(), &tenant, 50, None, app.clock().now())
             .await
             .unwrap()
+            .letters
     };
     world.settled().await;
     // The first try fails on both of its calls, the second one does not.
@@ -627,7 +628,7 @@ async fn an_event_that_cannot_be_worked_on_is_tried_again_and_then_kept_as_a_dea
     }
     assert_eq!(dead.len(), 1);
     assert_eq!(dead[0].event_type.as_deref(), Some("CONNECTION_BROKEN"));
-    assert!(dead[0].dead_letter.is_some());
+    assert!(!dead[0].reason.is_empty());
 
     world.fault("*", "status", 0).await;
     let replayed = webhooks::replay(&app, &tenant, &dead[0].webhook_id)

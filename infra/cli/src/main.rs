@@ -16,6 +16,7 @@ mod progress;
 mod target;
 mod tour;
 mod verify_setup;
+mod webhooks;
 mod whole_file;
 mod whole_table;
 mod words;
@@ -89,6 +90,9 @@ enum Command {
     /// Run and look after the access sync: who has paid in the shop gets access to the scripts
     #[command(subcommand)]
     Access(access::AccessCommand),
+    /// See events of SnapTrade's that were given up, and work on them again
+    #[command(subcommand)]
+    Webhooks(webhooks::WebhooksCommand),
     /// Choose from the commands on connections; what `berth` alone opens in a terminal
     Menu,
     /// Check that everything is set up, one line a check, with how to mend what is not
@@ -133,6 +137,7 @@ async fn run(cli: Cli) -> Exit {
         Command::Local(args) => local::run(&cli.global, &args).await,
         Command::Connections(command) => connections::run(&cli.global, &command).await,
         Command::Access(command) => access::run(&cli.global, &command).await,
+        Command::Webhooks(command) => webhooks::run(&cli.global, &command).await,
         Command::Menu => menu::run(&cli.global).await,
         Command::VerifySetup => verify_setup::run(&cli.global).await,
         Command::Backup { file } => whole_table::backup(&cli.global, &file).await,
@@ -186,6 +191,8 @@ mod tests {
              --environment production --origin https://a.example.com --origin https://b.example.com --no-schedules",
             "berth local --snaptrade live --tour --verbose",
             "berth local --reset",
+            "berth webhooks list --json",
+            "berth webhooks replay w-1",
             "berth access sync --dry-run --json",
             "berth access plan",
             "berth access approve 0123456789abcdef --yes",
@@ -222,6 +229,7 @@ mod tests {
             "berth local --port 70000",
             "berth local --reset --memory",
             "berth access",
+            "berth webhooks replay",
             "berth access approve",
             "berth access reviews correct r1",
             "berth access revoke --txn 1001",

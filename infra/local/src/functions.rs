@@ -96,7 +96,7 @@ macro_rules! handler {
 
 /// The functions that answer requests, by name.
 pub(crate) fn for_requests(apps: &Apps) -> BTreeMap<&'static str, Function> {
-    let handlers: [(&'static str, Handler); 12] = [
+    let handlers: [(&'static str, Handler); 13] = [
         ("status", handler!(status)),
         ("register", handler!(register)),
         ("handle-limit", handler!(handle_limit)),
@@ -105,6 +105,7 @@ pub(crate) fn for_requests(apps: &Apps) -> BTreeMap<&'static str, Function> {
         ("refresh", handler!(refresh)),
         ("portfolio", handler!(portfolio)),
         ("users", handler!(users)),
+        ("webhook-admin", handler!(webhook_admin)),
         ("connection-sync", handler!(connection_sync)),
         ("access-sync", handler!(access_sync)),
         ("access-admin", handler!(access_admin)),

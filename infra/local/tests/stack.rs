@@ -284,8 +284,8 @@ async fn an_event_that_nobody_can_work_on_is_given_up_and_kept() {
     until(async || {
         // Nobody waits for the tries to be apart.
         stack.clock().advance(5);
-        let letters = berth::webhooks::dead_letters(app.store(), &tenant, app.clock().now()).await;
-        !letters.unwrap().is_empty()
+        let letters = berth::webhooks::dead_letters(app.store(), &tenant, 50, None, app.clock().now()).await;
+        !letters.unwrap().letters.is_empty()
     })
     .await;
     stack.shutdown().await;

@@ -40,7 +40,7 @@ const fn route(method: Method, path: &'static str, function: &'static str, acces
 }
 
 /// All routes.
-pub static ROUTES: [Route; 40] = [
+pub static ROUTES: [Route; 42] = [
     route(Method::GET, "/", "status", Access::Anyone),
     route(Method::GET, "/health", "status", Access::Anyone),
     route(Method::GET, "/openapi.json", "status", Access::Anyone),
@@ -130,6 +130,18 @@ pub static ROUTES: [Route; 40] = [
         Method::POST,
         "/api/snaptrade/users/{user_id}/reset-secret",
         "users",
+        Access::User,
+    ),
+    route(
+        Method::GET,
+        "/api/snaptrade/dead-letters",
+        "webhook-admin",
+        Access::User,
+    ),
+    route(
+        Method::POST,
+        "/api/snaptrade/dead-letters/{webhook_id}/replay",
+        "webhook-admin",
         Access::User,
     ),
     route(

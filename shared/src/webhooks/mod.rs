@@ -12,5 +12,5 @@ mod work;
 
 pub use apply::{Applied, MAX_ATTEMPTS, apply};
 pub use inbox::{DeadLetter, KEPT, NotTaken, Received, StoredEvent, receive, stored};
-pub use replay::{dead_letters, mark_dead, replay};
+pub use replay::{DeadLetterPosition, DeadLetterView, DeadLetters, dead_letters, mark_dead, replay};
 pub use work::{Hint, Work, decide, hint};
