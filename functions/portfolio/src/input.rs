@@ -1,8 +1,9 @@
 //! What callers may say.
 
-use berth::http::fields::{text_of, user_id};
+use berth::http::fields::{text_of, timestamp, user_id};
 use berth::http::{Call, Code, Fields, Input, Problem};
 use berth::ids::UserId;
+use berth::portfolio::changes::{Since, Tag};
 use berth::portfolio::overview::Portfolio;
 use berth::portfolio::provider::PortfolioAccountId;
 use berth::portfolio::transactions::Filter;
@@ -65,6 +66,21 @@ impl Input for Transactions {
                 .filter(|kind| !kind.is_empty())
                 .collect(),
         }))
+    }
+}
+
+/// Since when a query asks for changes.
+pub(crate) struct ChangesSince(pub(crate) Option<Since>);
+
+impl Input for ChangesSince {
+    fn read(fields: &mut Fields<'_>) -> Option<Self> {
+        let since = fields.optional("since", |value| {
+            let tag = value.as_str().and_then(Tag::parse).map(Since::Tag);
+            let moment = || timestamp(value).ok().map(Since::Moment);
+            tag.or_else(moment)
+                .ok_or_else(|| "must be a time in RFC 3339, or an etag that this route gave".to_owned())
+        });
+        since.map(Self)
     }
 }
 

@@ -6,17 +6,20 @@ use berth::app::App;
 use berth::http::{Call, Code, Problem, Reply, paging, serve};
 use berth::ids::UserId;
 use berth::portfolio::brokerages::{NoBrokerages, brokerages};
+use berth::portfolio::changes::{Since, Tag};
 use berth::portfolio::deleting;
 use berth::portfolio::mode::mode;
 use berth::portfolio::overview::{Overview, Part, Portfolio};
 use berth::portfolio::refresh::{Purpose, RefreshError};
 use berth::portfolio::transactions::Position;
 use berth::snaptrade::ConnectionId;
+use lambda_http::http::StatusCode;
+use lambda_http::http::header::{ETAG, HeaderValue, IF_NONE_MATCH};
 use lambda_http::{Body, Request, Response};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use self::input::{Transactions, Wanted, Whom};
+use self::input::{ChangesSince, Transactions, Wanted, Whom};
 
 /// Answers the routes below `/api/portfolio`, `/api/snaptrade/connections` and `/api/snaptrade/brokerages`.
 pub async fn handle(app: &App, request: Request) -> Response<Body> {
@@ -53,6 +56,7 @@ async fn answer(app: &App, call: Call) -> Result<Reply, Problem> {
         }
         ("GET", "/api/portfolio/transactions") => transactions(app, &call).await,
         ("GET", "/api/portfolio/performance") => performance(app, &call).await,
+        ("GET", "/api/portfolio/changes") => changes(app, &call).await,
         ("GET", "/api/portfolio/mode") => {
             let subject = subject(app, &call)?;
             match look(app, &call, &subject, Purpose::First).await {
@@ -108,6 +112,34 @@ async fn performance(app: &App, call: &Call) -> Result<Reply, Problem> {
     let overview = Overview::new(app, &connections, call.identity.tenant.clone());
     let performance = Box::pin(overview.performance(&mut portfolio, account.as_ref())).await?;
     part(&performance, None)
+}
+
+async fn changes(app: &App, call: &Call) -> Result<Reply, Problem> {
+    let (ChangesSince(since), subject) = input::both(call.query(), subject(app, call))?;
+    let connections = call.connections(app);
+    let overview = Overview::new(app, &connections, call.identity.tenant.clone());
+    let changes = overview.changes(&subject).await?;
+    let tag = changes.tag();
+    let known = call
+        .headers()
+        .get(IF_NONE_MATCH)
+        .and_then(|tags| tags.to_str().ok());
+    let known: Vec<Tag> = known
+        .unwrap_or_default()
+        .split(',')
+        .filter_map(Tag::parse)
+        .collect();
+    let reply = if known.contains(&tag) {
+        Reply::empty(StatusCode::NOT_MODIFIED)
+    } else {
+        let since = since
+            .or_else(|| known.first().copied().map(Since::Tag))
+            .unwrap_or(Since::Ever);
+        Reply::ok(&json!({"etag": tag.text(), "changed": changes.since(&since)}))?
+    };
+    let tag = HeaderValue::from_str(&tag.header())
+        .map_err(|error| Problem::new(Code::Unavailable).because(error))?;
+    Ok(reply.header(ETAG, tag))
 }
 
 async fn transactions(app: &App, call: &Call) -> Result<Reply, Problem> {

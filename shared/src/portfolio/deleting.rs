@@ -66,7 +66,7 @@ pub async fn delete(
             &subject.user,
             "connection.delete",
             &detail,
-            vec![data.deletion(&deletion, now)?],
+            data.deletion(&deletion, now)?,
         )
         .await
         .map_err(|failure| match failure {

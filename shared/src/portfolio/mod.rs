@@ -6,6 +6,7 @@
 
 pub mod accounts;
 pub mod brokerages;
+pub mod changes;
 pub mod connections;
 pub mod deleting;
 pub mod exact;

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::accounts::{AccountView, STALE_AFTER};
+use super::changes::Changes;
 use super::connections::{self, ConnectionView};
 use super::figures::{BalanceView, PositionView};
 use super::mode::{ModeView, mode};
@@ -26,6 +27,7 @@ use crate::connections::timing::{after, between};
 use crate::connections::{Connections, Failure};
 use crate::ids::{TenantId, UserId};
 use crate::snaptrade::AccountId;
+use crate::store::{self, Key};
 
 /// How long somebody who looks at figures that were never read waits for them.
 const READING: std::time::Duration = std::time::Duration::from_secs(15);
@@ -204,6 +206,26 @@ impl<'a> Overview<'a> {
             },
         };
         Ok((part, listing.next))
+    }
+
+    /// What of `user`'s portfolio has changed. One call to the table, and none to SnapTrade.
+    ///
+    /// # Errors
+    /// [`RefreshError`]; `NotRegistered` and `SecretRejected` for who cannot be acted for.
+    pub async fn changes(&self, user: &UserId) -> Result<Changes, RefreshError> {
+        let stem = user.stem();
+        let record = self.connections.runner().names().user(&stem);
+        let changes = UserData::new(self.app.store(), &self.tenant, &stem).changes_key();
+        let keys = [record.clone(), changes.clone()];
+        let items = self.app.store().get_all(&keys, self.now()).await?;
+        let found = |key: &Key| items.iter().find(|item| Key::of(item) == *key);
+        let record: Option<UserRecord> = found(&record).map(store::from_item).transpose()?;
+        let active = record.as_ref().and_then(UserRecord::active);
+        match active {
+            None => Err(RefreshError::Failure(NoSecret::NotRegistered.into())),
+            Some(active) if active.secret_rejected => Err(Failure::SecretRejected.into()),
+            Some(_) => Ok(found(&changes).map(Changes::of).unwrap_or_default()),
+        }
     }
 
     fn now(&self) -> Timestamp {

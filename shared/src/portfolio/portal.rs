@@ -422,7 +422,8 @@ impl<'a> Portal<'a> {
             content: stored,
         };
         let (count, broken) = connections::count(&reading.content);
-        data.put_connections(&reading, now).await?;
+        data.put_connections(&reading, snapshot.connections.as_ref(), now)
+            .await?;
         if user
             .active()
             .is_some_and(|active| (active.connections, active.broken) != (count, broken))

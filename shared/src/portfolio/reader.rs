@@ -193,10 +193,14 @@ impl<'a> Reader<'a> {
             begun,
             now,
         );
-        let (newest, _) = tokio::try_join!(
-            self.data.put_connections(&connections, now),
-            self.data.put_accounts(&accounts, now),
-        )?;
+        // One after the other: both may note a change in the same item.
+        let newest = self
+            .data
+            .put_connections(&connections, snapshot.connections.as_ref(), now)
+            .await?;
+        self.data
+            .put_accounts(&accounts, snapshot.accounts.as_ref(), now)
+            .await?;
         let counted = connections::count(&connections.content);
         let known = self
             .subject
@@ -236,18 +240,24 @@ impl<'a> Reader<'a> {
             begun,
             now,
         );
-        self.data.put_accounts(&accounts, now).await?;
+        self.data
+            .put_accounts(&accounts, snapshot.accounts.as_ref(), now)
+            .await?;
         snapshot.accounts = Some(accounts);
         Ok(())
     }
 
-    /// Reads and stores what `accounts` hold, several at once. Two calls for each account. Once SnapTrade wants fewer
+    /// Reads and stores what `accounts` hold, of which `known` was stored before, several at once. Two calls for each account. Once SnapTrade wants fewer
     /// calls no more are made.
     ///
     /// # Errors
     /// [`ReadError::Failure`] when the store cannot be used, or SnapTrade refuses the user's secret. What SnapTrade
     /// does not tell of single accounts is in the result.
-    pub async fn holdings(&self, accounts: &[AccountId]) -> Result<HoldingsRead, ReadError> {
+    pub async fn holdings(
+        &self,
+        accounts: &[AccountId],
+        known: &BTreeMap<AccountId, Reading<Holdings>>,
+    ) -> Result<HoldingsRead, ReadError> {
         let queue = Mutex::new((accounts.iter(), HoldingsRead::default()));
         let lane = async || -> Result<(), ReadError> {
             loop {
@@ -267,7 +277,7 @@ impl<'a> Reader<'a> {
                     }
                 };
                 // Boxed, as are the calls below: several of these stand in one future, which would fill a thread's stack.
-                let result = Box::pin(self.account(next)).await?;
+                let result = Box::pin(self.account(next, known.get(next))).await?;
                 let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
                 match result {
                     Ok(holdings) => {
@@ -287,7 +297,11 @@ impl<'a> Reader<'a> {
         Ok(read)
     }
 
-    async fn account(&self, account: &AccountId) -> Result<Result<Reading<Holdings>, ErrorKind>, ReadError> {
+    async fn account(
+        &self,
+        account: &AccountId,
+        before: Option<&Reading<Holdings>>,
+    ) -> Result<Result<Reading<Holdings>, ErrorKind>, ReadError> {
         let begun = self.connections.runner().now();
         let user = &self.subject.credentials;
         let (balances, positions) = tokio::join!(
@@ -306,7 +320,7 @@ impl<'a> Reader<'a> {
         };
         let now = self.connections.runner().now();
         let reading = self.reading(Holdings::new(&balances, &positions), begun, now);
-        self.data.put_holdings(account, &reading, now).await?;
+        self.data.put_holdings(account, &reading, before, now).await?;
         Ok(Ok(reading))
     }
 

@@ -547,7 +547,7 @@ impl<'a> Refresh<'a> {
         Box::pin(reader.finish_deletions(snapshot)).await;
         let (wanted, unsynced) = targets(snapshot, scope, purpose, now);
         let (read, answers) = tokio::join!(
-            Box::pin(reader.holdings(&wanted)),
+            Box::pin(reader.holdings(&wanted, &snapshot.holdings)),
             Box::pin(self.ask(reader, subject, snapshot, &mut run.asked, scope, purpose)),
         );
         let mut read = match read {

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::accounts::StoredAccount;
+use super::changes::{self, PartKey};
 use super::connections::{self, Deletion, StoredConnection};
 use super::holdings::{Holdings, StoredBalance, StoredPosition};
 use super::performance::StoredPerformance;
@@ -43,6 +44,7 @@ const PERFORMANCE: &str = "PERFORMANCE#";
 const DELETION: &str = "DELETION#";
 const TRANSACTIONS: &str = "TRANSACTIONS#";
 const REFRESH: &str = "REFRESH";
+const CHANGES: &str = "CHANGES";
 const VISIT: &str = "PORTAL";
 
 /// Something that was read from SnapTrade, and when and for whom.
@@ -264,28 +266,33 @@ impl<'a> UserData<'a> {
         self.store.partition(&self.pk, now).await
     }
 
-    /// Stores the connections, unless what is stored was read later; `true` where they were stored. One call.
+    /// Stores the connections, unless what is stored was read later; `true` where they were stored. Where they are
+    /// others than `before`, that is noted as a change. One call, and one more where somebody has stored others since.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn put_connections(
         &self,
         reading: &Reading<Vec<StoredConnection>>,
+        before: Option<&Reading<Vec<StoredConnection>>>,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        self.put_reading(CONNECTIONS, reading, now).await
+        self.put_part(CONNECTIONS, reading, before, &PartKey::Connections, now)
+            .await
     }
 
-    /// Stores the accounts, unless what is stored was read later; `true` where they were stored. One call.
+    /// Stores the accounts, as [`UserData::put_connections`] does connections.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn put_accounts(
         &self,
         reading: &Reading<Vec<StoredAccount>>,
+        before: Option<&Reading<Vec<StoredAccount>>>,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        self.put_reading(ACCOUNTS, reading, now).await
+        self.put_part(ACCOUNTS, reading, before, &PartKey::Accounts, now)
+            .await
     }
 
     /// Stores how an account did, unless what is stored was read later. One call.
@@ -298,13 +305,14 @@ impl<'a> UserData<'a> {
         reading: &Reading<StoredPerformance>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        self.put_reading(&format!("{PERFORMANCE}{account}"), reading, now)
-            .await?;
+        let item = self.item(&format!("{PERFORMANCE}{account}"), reading, None, now)?;
+        let condition = Condition::Expression(newest(reading.begun_ms, now));
+        self.store.put(item, &condition, now).await?;
         Ok(())
     }
 
-    /// Notes how far reading an account's transactions is, if nobody has since it was `before`; `true` where it was
-    /// noted. One call.
+    /// Notes how far reading an account's transactions is, if nobody has since it was `before`, and whether they have
+    /// changed by that; `true` where it was noted. One call.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -313,23 +321,64 @@ impl<'a> UserData<'a> {
         account: &AccountId,
         record: &TransactionsRecord,
         before: Option<&TransactionsRecord>,
+        changed: bool,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let item = self.item(&format!("{TRANSACTIONS}{account}"), record, None, now)?;
         let condition = before.map_or(Condition::Absent, |before| Condition::Revision(before.rev));
-        Ok(self.store.put(item, &condition, now).await?.is_made())
+        if !changed {
+            return Ok(self.store.put(item, &condition, now).await?.is_made());
+        }
+        let writes = vec![
+            store::Write::Put { item, condition },
+            self.changed(&PartKey::Transactions(account.clone()), now),
+        ];
+        self.together("traded", writes, now).await
     }
 
-    /// The write that notes how far the deletion of a connection is, to be made alone or together with others.
+    /// Where it stands what has changed.
+    #[must_use]
+    pub fn changes_key(&self) -> Key {
+        self.key(CHANGES)
+    }
+
+    fn changed(&self, part: &PartKey, now: Timestamp) -> store::Write {
+        let (update, names, values) = changes::update(part, now, after(now, KEPT));
+        store::Write::Update {
+            key: self.changes_key(),
+            expression: Expression {
+                update,
+                condition: String::new(),
+                names,
+                values,
+            },
+        }
+    }
+
+    async fn together(
+        &self,
+        step: &str,
+        writes: Vec<store::Write>,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let transaction = Transaction {
+            token: format!("{}.{step}", new_attempt()),
+            writes,
+        };
+        Ok(self.store.transact(&transaction, now).await?.is_made())
+    }
+
+    /// The writes that note how far the deletion of a connection is, to be made alone or together with others.
     ///
     /// # Errors
     /// [`StoreError::Malformed`].
-    pub fn deletion(&self, deletion: &Deletion, now: Timestamp) -> Result<store::Write, StoreError> {
+    pub fn deletion(&self, deletion: &Deletion, now: Timestamp) -> Result<Vec<store::Write>, StoreError> {
         let sk = format!("{DELETION}{}", deletion.connection_id);
-        Ok(store::Write::Put {
+        let put = store::Write::Put {
             item: self.item(&sk, deletion, None, now)?,
             condition: Condition::Always,
-        })
+        };
+        Ok(vec![put, self.changed(&PartKey::Connections, now)])
     }
 
     /// Forgets that a connection was to be deleted. One call.
@@ -347,15 +396,13 @@ impl<'a> UserData<'a> {
     /// # Errors
     /// [`StoreError`].
     pub async fn put_deletion(&self, deletion: &Deletion, now: Timestamp) -> Result<(), StoreError> {
-        let transaction = Transaction {
-            token: format!("{}.deletion", new_attempt()),
-            writes: vec![self.deletion(deletion, now)?],
-        };
-        self.store.transact(&transaction, now).await?;
+        self.together("deletion", self.deletion(deletion, now)?, now)
+            .await?;
         Ok(())
     }
 
-    /// Stores what an account holds, all of it or nothing, unless what is stored was read later. One call.
+    /// Stores what an account holds, all of it or nothing, unless what is stored was read later. Where it is other than
+    /// `before`, that is noted as a change. One call, and one more where somebody has stored other holdings since.
     ///
     /// # Errors
     /// [`StoreError`]; [`StoreError::Malformed`] for more than about 50 000 positions.
@@ -363,11 +410,12 @@ impl<'a> UserData<'a> {
         &self,
         account: &AccountId,
         reading: &Reading<Holdings>,
+        before: Option<&Reading<Holdings>>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let parts = split(&reading.content);
         let key = |number: usize| format!("{HOLDINGS}{account}#{number:03}");
-        if parts.len() > ITEMS_PER_TRANSACTION {
+        if parts.len() >= ITEMS_PER_TRANSACTION {
             return Err(StoreError::Malformed {
                 key: self.key(key(0)).to_string(),
                 reason: format!("{} positions are too many", reading.content.positions.len()),
@@ -383,26 +431,26 @@ impl<'a> UserData<'a> {
             };
             items.push(self.item(&key(number), &part, None, now)?);
         }
-        let condition = newest(reading.begun_ms, now);
-        let condition = Condition::Expression(condition);
-        if items.len() == 1
-            && let Some(item) = items.pop()
+        if let (1, true, Some(known)) = (items.len(), is_same(reading, before), before)
+            && let Some(item) = items.first()
+            && self
+                .store
+                .put(item.clone(), &as_read(known.begun_ms), now)
+                .await?
+                .is_made()
         {
-            self.store.put(item, &condition, now).await?;
             return Ok(());
         }
-        let writes = items
+        let condition = Condition::Expression(newest(reading.begun_ms, now));
+        let mut writes: Vec<store::Write> = items
             .into_iter()
             .map(|item| store::Write::Put {
                 item,
                 condition: condition.clone(),
             })
             .collect();
-        let transaction = Transaction {
-            token: format!("{}.holdings", new_attempt()),
-            writes,
-        };
-        self.store.transact(&transaction, now).await?;
+        writes.push(self.changed(&PartKey::Holdings(account.clone()), now));
+        self.together("holdings", writes, now).await?;
         Ok(())
     }
 
@@ -447,15 +495,27 @@ impl<'a> UserData<'a> {
         self::visit(&self.tenant, &self.stem, visit, now)
     }
 
-    async fn put_reading<T: Serialize>(
+    async fn put_part<T: Serialize + PartialEq>(
         &self,
         sk: &str,
         reading: &Reading<T>,
+        before: Option<&Reading<T>>,
+        part: &PartKey,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let item = self.item(sk, reading, None, now)?;
+        if let (true, Some(known)) = (is_same(reading, before), before) {
+            let made = self
+                .store
+                .put(item.clone(), &as_read(known.begun_ms), now)
+                .await?;
+            if made.is_made() {
+                return Ok(true);
+            }
+        }
         let condition = Condition::Expression(newest(reading.begun_ms, now));
-        Ok(self.store.put(item, &condition, now).await?.is_made())
+        let writes = vec![store::Write::Put { item, condition }, self.changed(part, now)];
+        self.together("part", writes, now).await
     }
 
     fn item<T: Serialize>(
@@ -490,6 +550,20 @@ pub fn visit(
 #[must_use]
 pub fn refresh_index(tenant: &TenantId) -> String {
     index_partition(tenant, "REFRESHES")
+}
+
+/// Whether a reading says the same as the one before.
+fn is_same<T: PartialEq>(reading: &Reading<T>, before: Option<&Reading<T>>) -> bool {
+    before.is_some_and(|before| before.upstream == reading.upstream && before.content == reading.content)
+}
+
+/// That the reading that began then is still there.
+fn as_read(begun_ms: i64) -> Condition {
+    Condition::Expression(Expression {
+        condition: "begun_ms = :known".to_owned(),
+        values: HashMap::from([(":known".to_owned(), AttributeValue::N(begun_ms.to_string()))]),
+        ..Expression::default()
+    })
 }
 
 /// That nothing is there, or nothing that was read later.

@@ -364,7 +364,7 @@ async fn read(
         return Ok(Read::Done);
     }
     let accounts = to_read(snapshot, needs);
-    let held = reader.holdings(&accounts).await?;
+    let held = reader.holdings(&accounts, &snapshot.holdings).await?;
     if held.throttled.is_some() {
         return Ok(Read::Throttled);
     }

@@ -310,3 +310,65 @@ async fn what_can_be_connected_is_asked_for_once_a_day() {
     assert_eq!(old["data"], listed["data"]);
     world.stop().await;
 }
+
+#[tokio::test]
+async fn an_open_page_learns_of_changes_with_one_call_to_the_table_each_time_it_asks() {
+    let (world, _, [first, _]) = connected().await;
+    let path = "/api/portfolio/changes";
+    let (answer, cost) = world.cost(world.look("ada", path)).await;
+    let answer = answer.with_status(200);
+    assert_eq!((cost.snaptrade, cost.dynamodb), (0, 1));
+    let kinds = |answer: &Answer| -> Vec<String> {
+        let changed = answer["changed"].as_array().unwrap();
+        changed
+            .iter()
+            .map(|one| one["kind"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert!(
+        kinds(&answer).contains(&"connections".to_owned()),
+        "{}",
+        answer.text
+    );
+    let tag = answer.header("etag").unwrap().to_owned();
+    assert_eq!(tag, format!("\"{}\"", answer["etag"].as_str().unwrap()));
+    let ask = async |tag: &str| {
+        let request = world
+            .as_user("ada", reqwest::Method::GET, path)
+            .header("If-None-Match", tag);
+        world.send(request).await
+    };
+    let same = ask(&tag).await.with_status(304);
+    assert_eq!(
+        (same.text.as_str(), same.header("etag")),
+        ("", Some(tag.as_str()))
+    );
+    // A refresh that finds the same is no change.
+    world.without_events().await;
+    world.advance(11).await;
+    world.refresh("ada", json!({})).await.with_status(200);
+    let holds = json!({"balances": [{"currency": {"code": "USD"}, "cash": "5"}], "positions": []});
+    world.sandbox(&format!("holdings/{first}"), holds).await;
+    world.advance(11).await;
+    let before = ask(&tag).await;
+    let tag = before.header("etag").unwrap().to_owned();
+    world
+        .refresh("ada", json!({"account_id": first}))
+        .await
+        .with_status(200);
+    let news = ask(&tag).await.with_status(200);
+    assert_eq!(news["changed"][0]["account_id"], first);
+    let since = format!("{path}?since={}", news["etag"].as_str().unwrap());
+    assert_eq!(
+        kinds(&world.look("ada", &since).await.with_status(200)),
+        Vec::<String>::new()
+    );
+    let since = format!("{path}?since=2020-01-01T00:00:00Z");
+    assert!(!kinds(&world.look("ada", &since).await.with_status(200)).is_empty());
+    world
+        .look("ada", &format!("{path}?since=lately"))
+        .await
+        .problem(400, "invalid_request");
+    world.look("cy", path).await.problem(409, "not_registered");
+    world.stop().await;
+}

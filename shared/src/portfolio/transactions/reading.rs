@@ -92,11 +92,17 @@ impl TransactionsReader<'_> {
             complete: same.and_then(|record| record.complete.clone()),
             under_way: Some(under_way.clone()),
         };
-        if !self.data.put_transactions(account, &record, before, now).await? {
+        if !self
+            .data
+            .put_transactions(account, &record, before, false, now)
+            .await?
+        {
             return Ok(Ok(Progress::Busy));
         }
         let mut stopped = None;
         let mut done = false;
+        // What was changed by whoever left off was not told yet.
+        let mut changed = under_way.offset > 0 || under_way.manner == Manner::First;
         while !done {
             if self.deadline.saturating_duration_since(Instant::now()) < PAGE_TIME {
                 break;
@@ -116,18 +122,22 @@ impl TransactionsReader<'_> {
             };
             let result = self.take(account, &page, &under_way).await?;
             tracing::debug!(account = %account, written = result.written, "a page of transactions was stored");
+            changed |= result.written > 0;
             (under_way, done) = advance(&under_way, result.page);
             if !done {
-                record = self.note(account, &record, Some(under_way.clone()), true).await?;
+                let next = Some(under_way.clone());
+                record = self.note(account, &record, next, true, false).await?;
             }
         }
         let now = self.clock.now();
         if done {
             record.complete = Some(ended(&under_way, record.complete.as_ref(), now));
-            let record = self.note(account, &record, None, false).await?;
+            let record = self.note(account, &record, None, false, changed).await?;
             return Ok(Ok(Progress::Complete(record)));
         }
-        let record = self.note(account, &record, Some(under_way), false).await?;
+        let record = self
+            .note(account, &record, Some(under_way), false, changed)
+            .await?;
         Ok(Ok(Progress::Partial(record, stopped)))
     }
 
@@ -145,6 +155,7 @@ impl TransactionsReader<'_> {
         before: &TransactionsRecord,
         under_way: Option<UnderWay>,
         goes_on: bool,
+        changed: bool,
     ) -> Result<TransactionsRecord, StoreError> {
         let now = self.clock.now();
         let record = TransactionsRecord {
@@ -158,7 +169,7 @@ impl TransactionsReader<'_> {
             ..before.clone()
         };
         self.data
-            .put_transactions(account, &record, Some(before), now)
+            .put_transactions(account, &record, Some(before), changed, now)
             .await?;
         Ok(record)
     }
