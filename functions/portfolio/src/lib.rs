@@ -1,6 +1,7 @@
 //! The function `portfolio`: a user's connections, and what is stored of the accounts under them.
 
 mod input;
+mod statements;
 
 use berth::app::App;
 use berth::http::{Call, Code, Problem, Reply, paging, serve};
@@ -56,6 +57,8 @@ async fn answer(app: &App, call: Call) -> Result<Reply, Problem> {
         }
         ("GET", "/api/portfolio/transactions") => transactions(app, &call).await,
         ("GET", "/api/portfolio/performance") => performance(app, &call).await,
+        ("POST", "/api/portfolio/statements") => statements::bring(app, &call).await,
+        ("DELETE", "/api/portfolio/statements/{account_id}") => statements::take_away(app, &call).await,
         ("GET", "/api/portfolio/changes") => changes(app, &call).await,
         ("GET", "/api/portfolio/mode") => {
             let subject = subject(app, &call)?;
@@ -74,8 +77,14 @@ async fn answer(app: &App, call: Call) -> Result<Reply, Problem> {
 fn subject(app: &App, call: &Call) -> Result<UserId, Problem> {
     let Whom { user_id } = call.query()?;
     let subject = call.subject(user_id)?;
-    if app.config().flags.investment_sync.is_on_for(&subject) {
-        Ok(subject)
+    allowed(app, &subject)?;
+    Ok(subject)
+}
+
+/// Goes on only where figures are shown to `subject` at all.
+fn allowed(app: &App, subject: &UserId) -> Result<(), Problem> {
+    if app.config().flags.investment_sync.is_on_for(subject) {
+        Ok(())
     } else {
         Err(Problem::new(Code::FeatureDisabled))
     }

@@ -40,7 +40,7 @@ fn scope(account: Option<String>, connection: Option<String>) -> Result<Scope, P
         Some(text) => {
             let account = PortfolioAccountId::parse(&text).ok_or(RefreshError::NotFound)?;
             Ok(Scope::Account {
-                account: account.account().clone(),
+                account: account.at_snaptrade().ok_or(RefreshError::NotFound)?.clone(),
                 connection,
             })
         }

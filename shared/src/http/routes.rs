@@ -40,7 +40,7 @@ const fn route(method: Method, path: &'static str, function: &'static str, acces
 }
 
 /// All routes.
-pub static ROUTES: [Route; 43] = [
+pub static ROUTES: [Route; 45] = [
     route(Method::GET, "/", "status", Access::Anyone),
     route(Method::GET, "/health", "status", Access::Anyone),
     route(Method::GET, "/openapi.json", "status", Access::Anyone),
@@ -100,6 +100,18 @@ pub static ROUTES: [Route; 43] = [
         Access::User,
     ),
     route(Method::GET, "/api/portfolio/mode", "portfolio", Access::User),
+    route(
+        Method::POST,
+        "/api/portfolio/statements",
+        "portfolio",
+        Access::User,
+    ),
+    route(
+        Method::DELETE,
+        "/api/portfolio/statements/{account_id}",
+        "portfolio",
+        Access::User,
+    ),
     route(Method::GET, "/api/portfolio/changes", "portfolio", Access::User),
     route(Method::GET, "/api/snaptrade/users", "users", Access::User),
     route(Method::POST, "/api/snaptrade/users", "users", Access::User),

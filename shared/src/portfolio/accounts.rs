@@ -124,10 +124,10 @@ pub struct AccountView {
     pub status: Option<String>,
     /// What all of it is worth.
     pub total_value: Option<Amount>,
-    /// The connection that it belongs to.
-    pub connection_id: ConnectionId,
+    /// The connection that it belongs to, where the provider has connections.
+    pub connection_id: Option<ConnectionId>,
     /// How that connection stands.
-    pub connection_state: ConnectionState,
+    pub connection_state: Option<ConnectionState>,
     /// Whether orders may be placed in it.
     pub tradable: bool,
     /// As of when what is known of it is.
@@ -167,8 +167,8 @@ pub fn view(
         kind: account.kind.clone(),
         status: account.status.clone(),
         total_value: account.total_value.clone(),
-        connection_id: account.connection_id.clone(),
-        connection_state: connection.state,
+        connection_id: Some(account.connection_id.clone()),
+        connection_state: Some(connection.state),
         tradable: open && connection.can_trade(),
         as_of,
         stale: failed

@@ -33,6 +33,12 @@ impl Exact {
         Self(&self.0 + &other.0)
     }
 
+    /// The same as a [`Decimal`]; `None` where it has more digits than that.
+    #[must_use]
+    pub fn to_decimal(&self) -> Option<Decimal> {
+        Decimal::from_str_exact(&self.0.to_plain_string()).ok()
+    }
+
     /// This without `other`.
     #[must_use]
     pub fn minus(&self, other: &Self) -> Self {

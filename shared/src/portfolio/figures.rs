@@ -81,7 +81,8 @@ pub fn position(account_id: &PortfolioAccountId, stored: &StoredPosition) -> Pos
         _ => Decimal::ONE,
     });
     let all_at = |price: Option<Decimal>| Some(Exact::from(stored.units?).times(price?).times(multiplier));
-    let (market_value, cost_basis) = (all_at(stored.price), all_at(stored.average_cost));
+    let market_value = all_at(stored.price);
+    let cost_basis = all_at(stored.average_cost).or_else(|| stored.total_cost.map(Exact::from));
     let unrealized_pl = match (&market_value, &cost_basis) {
         (Some(value), Some(cost)) => Some(value.minus(cost)),
         _ => None,
@@ -173,6 +174,7 @@ mod tests {
             multiplier,
             currency: currency.map(str::to_owned),
             average_cost,
+            total_cost: None,
             cash_equivalent: false,
         }
     }

@@ -49,6 +49,9 @@ pub struct StoredPosition {
     pub currency: Option<String>,
     /// What one cost on average; of options per share. The whole position's cost follows from it.
     pub average_cost: Option<Decimal>,
+    /// What all of them cost, where only that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_cost: Option<Decimal>,
     /// Whether the brokerage counts it as cash, too.
     pub cash_equivalent: bool,
 }
@@ -117,6 +120,7 @@ impl From<&Position> for StoredPosition {
             currency: position.currency.clone().or(currency),
             // SnapTrade's `cost_basis` is the average purchase price of one. Source: its OpenAPI file, `AccountPosition`.
             average_cost: position.cost_basis,
+            total_cost: None,
             cash_equivalent: position.cash_equivalent,
         }
     }

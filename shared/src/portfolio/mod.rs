@@ -21,5 +21,6 @@ pub mod reader;
 pub mod refresh;
 pub mod schedule;
 mod snaptrade_provider;
+pub mod statements;
 pub mod transactions;
 pub mod userdata;

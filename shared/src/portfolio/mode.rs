@@ -66,5 +66,13 @@ mod tests {
             shown(&[Provider::SnapTrade, Provider::SnapTrade]),
             json!({"mode": "brokerage", "providers": ["snaptrade"], "accounts": 2})
         );
+        assert_eq!(
+            shown(&[Provider::Statement]),
+            json!({"mode": "aggregation", "providers": ["statement"], "accounts": 1})
+        );
+        assert_eq!(
+            shown(&[Provider::Statement, Provider::SnapTrade]),
+            json!({"mode": "hybrid", "providers": ["snaptrade", "statement"], "accounts": 2})
+        );
     }
 }

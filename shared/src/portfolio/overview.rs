@@ -18,6 +18,7 @@ use super::provider::{Holder, PerformanceView, PortfolioAccountId, Provider};
 use super::reader::{Reader, Subject};
 use super::refresh::{Purpose, Refresh, RefreshError, Scope, fault};
 use super::snaptrade_provider::SnaptradeAccounts;
+use super::statements::StatementAccounts;
 use super::transactions::{self, Filter, Listing, Position, TransactionView};
 use super::userdata::{Snapshot, UserData};
 use crate::app::App;
@@ -25,9 +26,9 @@ use crate::connections::records::UserRecord;
 use crate::connections::runner::NoSecret;
 use crate::connections::timing::{after, between};
 use crate::connections::{Connections, Failure};
-use crate::ids::{TenantId, UserId};
+use crate::ids::{Stem, TenantId, UpstreamId, UserId};
 use crate::snaptrade::AccountId;
-use crate::store::{self, Key};
+use crate::store::{self, Item, Key};
 
 /// How long somebody who looks at figures that were never read waits for them.
 const READING: std::time::Duration = std::time::Duration::from_secs(15);
@@ -52,8 +53,12 @@ pub struct Part<T> {
 
 /// One user's portfolio as it is stored.
 pub struct Portfolio {
-    user: UserRecord,
+    stem: Stem,
+    /// Absent for somebody who only brought statements.
+    user: Option<UserRecord>,
     snapshot: Snapshot,
+    /// Whether SnapTrade's part could not be read.
+    incomplete: bool,
     now: Timestamp,
 }
 
@@ -78,27 +83,50 @@ impl<'a> Overview<'a> {
         let data = UserData::new(self.app.store(), &self.tenant, &stem);
         let now = self.now();
         let (record, items) = tokio::join!(self.connections.runner().user(&stem), data.items(now));
-        let record = record.map_err(Failure::from)?;
-        let not_registered = || RefreshError::Failure(NoSecret::NotRegistered.into());
-        let user = record.ok_or_else(not_registered)?;
-        let active = user.active().ok_or_else(not_registered)?;
-        if active.secret_rejected {
+        let (record, items) = (record.map_err(Failure::from)?, items?);
+        let Some(user) = record.filter(|user| user.active().is_some()) else {
+            return self.without_snaptrade(stem, &items);
+        };
+        let Some(upstream) = user.upstream().cloned() else {
+            return self.without_snaptrade(stem, &items);
+        };
+        if user.active().is_some_and(|active| active.secret_rejected) {
             return Err(Failure::SecretRejected.into());
         }
-        let upstream = active.upstream.clone();
-        let mut snapshot = Snapshot::from_items(&items?, &upstream, now)?;
+        let mut snapshot = Snapshot::from_items(&items, &upstream, now)?;
+        let mut incomplete = false;
         if snapshot.accounts.is_none() || snapshot.connections.is_none() {
             let refresh = Refresh::new(self.app, self.connections, self.tenant.clone());
             let read = Box::pin(refresh.run(Some(user.clone()), &Scope::All, purpose)).await;
             snapshot = data.snapshot(&upstream, self.now()).await?;
-            if let (Err(error), None) = (read, &snapshot.accounts) {
+            incomplete = snapshot.accounts.is_none();
+            if let (Err(error), true, true) = (read, incomplete, snapshot.statements.is_empty()) {
                 return Err(error);
             }
         }
         Ok(Portfolio {
-            user,
+            stem,
+            user: Some(user),
             snapshot,
+            incomplete,
             now: self.now(),
+        })
+    }
+
+    /// The portfolio of somebody who is not registered, which has what was brought in statements.
+    fn without_snaptrade(&self, stem: Stem, items: &[Item]) -> Result<Portfolio, RefreshError> {
+        let now = self.now();
+        let nobody = UpstreamId::from_snaptrade("");
+        let snapshot = Snapshot::from_items(items, &nobody, now)?;
+        if snapshot.statements.is_empty() {
+            return Err(RefreshError::Failure(NoSecret::NotRegistered.into()));
+        }
+        Ok(Portfolio {
+            stem,
+            user: None,
+            snapshot,
+            incomplete: false,
+            now,
         })
     }
 
@@ -117,11 +145,11 @@ impl<'a> Overview<'a> {
             .connected_accounts()
             .map(|(account, _)| account)
             .filter(|stored| stored.synced && !snapshot.performance.contains_key(&stored.account_id))
-            .filter(|stored| account.is_none_or(|wanted| *wanted.account() == stored.account_id))
+            .filter(|stored| is_wanted(account, &stored.account_id))
             .map(|stored| stored.account_id.clone())
             .collect();
         if !unread.is_empty() {
-            let subject = Subject::open(self.connections, Some(portfolio.user.clone())).await?;
+            let subject = Subject::open(self.connections, portfolio.user.clone()).await?;
             let started = Instant::now();
             let deadline = started.checked_add(READING).unwrap_or(started);
             let reader = Reader::new(self.app, self.connections, &self.tenant, &subject, deadline);
@@ -155,7 +183,7 @@ impl<'a> Overview<'a> {
         let shown: Vec<(AccountId, bool)> = snapshot
             .connected_accounts()
             .map(|(stored, _)| (stored.account_id.clone(), stored.synced))
-            .filter(|(id, _)| account.is_none_or(|wanted| *wanted.account() == *id))
+            .filter(|(id, _)| is_wanted(account, id))
             .collect();
         let known = |snapshot: &Snapshot, id: &AccountId| {
             let record = snapshot.transactions.get(id);
@@ -168,7 +196,7 @@ impl<'a> Overview<'a> {
             .collect();
         let mut failed = None;
         if !unread.is_empty() {
-            let subject = Subject::open(self.connections, Some(portfolio.user.clone())).await?;
+            let subject = Subject::open(self.connections, portfolio.user.clone()).await?;
             let started = Instant::now();
             let deadline = started.checked_add(READING).unwrap_or(started);
             let reader = Reader::new(self.app, self.connections, &self.tenant, &subject, deadline);
@@ -184,7 +212,7 @@ impl<'a> Overview<'a> {
         }
         let accounts: BTreeSet<AccountId> = shown.iter().map(|(id, _)| id.clone()).collect();
         let now = self.now();
-        let stem = &portfolio.user.stem;
+        let stem = &portfolio.stem;
         let listing =
             Listing::read(self.app.store(), &self.tenant, stem, &accounts, filter, page, now).await?;
         if let (Some(error), true) = (failed, listing.transactions.is_empty()) {
@@ -195,14 +223,14 @@ impl<'a> Overview<'a> {
             .map(|id| known(&portfolio.snapshot, id).map(|complete| complete.read_at))
             .collect();
         let old = |at: Timestamp| between(at, now) >= transactions::STALE_AFTER;
-        let (list_as_of, list_stale) = portfolio.freshness(&[]);
+        let (list_as_of, list_stale) = portfolio.freshness(&portfolio.seen(account));
         let part = Part {
             data: listing.transactions,
             as_of: read.iter().flatten().min().copied().or(list_as_of),
             stale: if accounts.is_empty() {
                 list_stale
             } else {
-                read.iter().any(|at| at.is_none_or(old))
+                portfolio.incomplete || read.iter().any(|at| at.is_none_or(old))
             },
         };
         Ok((part, listing.next))
@@ -221,10 +249,13 @@ impl<'a> Overview<'a> {
         let found = |key: &Key| items.iter().find(|item| Key::of(item) == *key);
         let record: Option<UserRecord> = found(&record).map(store::from_item).transpose()?;
         let active = record.as_ref().and_then(UserRecord::active);
-        match active {
-            None => Err(RefreshError::Failure(NoSecret::NotRegistered.into())),
-            Some(active) if active.secret_rejected => Err(Failure::SecretRejected.into()),
-            Some(_) => Ok(found(&changes).map(Changes::of).unwrap_or_default()),
+        let changes = found(&changes).map(Changes::of);
+        match (active, changes) {
+            (Some(active), _) if active.secret_rejected => Err(Failure::SecretRejected.into()),
+            (Some(_), changes) => Ok(changes.unwrap_or_default()),
+            // Somebody who only brought statements.
+            (None, Some(changes)) => Ok(changes),
+            (None, None) => Err(RefreshError::Failure(NoSecret::NotRegistered.into())),
         }
     }
 
@@ -236,7 +267,10 @@ impl<'a> Overview<'a> {
 impl Portfolio {
     /// Where its accounts come from.
     fn holders(&self) -> Vec<Box<dyn Holder + '_>> {
-        vec![Box::new(SnaptradeAccounts::new(&self.snapshot, self.now))]
+        vec![
+            Box::new(SnaptradeAccounts::new(&self.snapshot, self.now)),
+            Box::new(StatementAccounts::new(&self.snapshot.statements, self.now)),
+        ]
     }
 
     /// Whether it has this account.
@@ -255,9 +289,7 @@ impl Portfolio {
             .snapshot
             .connected_accounts()
             .map(|(stored, _)| stored)
-            .find(|stored| {
-                account.provider() == Provider::SnapTrade && stored.account_id == *account.account()
-            });
+            .find(|stored| account.at_snaptrade() == Some(&stored.account_id));
         stored
             .is_some_and(|stored| !stored.synced && !self.snapshot.holdings.contains_key(&stored.account_id))
     }
@@ -291,7 +323,7 @@ impl Portfolio {
         let read: Vec<Timestamp> = self
             .seen(account)
             .iter()
-            .filter_map(|shown| self.snapshot.performance.get(shown.account_id.account()))
+            .filter_map(|shown| self.snapshot.performance.get(shown.account_id.at_snaptrade()?))
             .map(|reading| reading.read_at)
             .collect();
         part.as_of = read.iter().min().copied().or(part.as_of);
@@ -357,8 +389,16 @@ impl Portfolio {
             return (read_at, stale);
         }
         let as_of = accounts.iter().filter_map(|account| account.as_of).min();
-        (as_of, accounts.iter().any(|account| account.stale))
+        (
+            as_of,
+            self.incomplete || accounts.iter().any(|account| account.stale),
+        )
     }
+}
+
+/// Whether SnapTrade's account `id` is asked for, where `account` is or all are.
+fn is_wanted(account: Option<&PortfolioAccountId>, id: &AccountId) -> bool {
+    account.is_none_or(|wanted| wanted.at_snaptrade() == Some(id))
 }
 
 /// Something that belongs to an account.

@@ -59,6 +59,8 @@ pub struct Health {
 pub enum Provider {
     /// SnapTrade.
     SnapTrade,
+    /// Statements that users bring themselves.
+    Statement,
 }
 
 impl Provider {
@@ -67,6 +69,7 @@ impl Provider {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::SnapTrade => "snaptrade",
+            Self::Statement => "statement",
         }
     }
 
@@ -75,6 +78,7 @@ impl Provider {
     pub fn is_brokerage(self) -> bool {
         match self {
             Self::SnapTrade => true,
+            Self::Statement => false,
         }
     }
 }
@@ -87,21 +91,32 @@ pub struct PortfolioAccountId {
 }
 
 impl PortfolioAccountId {
+    /// The id of the account that `provider` knows as `account`.
+    #[must_use]
+    pub fn new(provider: Provider, account: AccountId) -> Self {
+        Self { provider, account }
+    }
+
     /// The id of SnapTrade's account `account`.
     #[must_use]
     pub fn snaptrade(account: AccountId) -> Self {
-        Self {
-            provider: Provider::SnapTrade,
-            account,
-        }
+        Self::new(Provider::SnapTrade, account)
+    }
+
+    /// SnapTrade's own id of the account; `None` where it is another provider's.
+    #[must_use]
+    pub fn at_snaptrade(&self) -> Option<&AccountId> {
+        (self.provider == Provider::SnapTrade).then_some(&self.account)
     }
 
     /// Reads an id such as `snaptrade_917c8734`; `None` where it names no provider.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (provider, account) = text.split_once('_')?;
-        (provider == Provider::SnapTrade.as_str() && !account.is_empty())
-            .then(|| Self::snaptrade(AccountId::new(account)))
+        let provider = [Provider::SnapTrade, Provider::Statement]
+            .into_iter()
+            .find(|known| known.as_str() == provider)?;
+        (!account.is_empty()).then(|| Self::new(provider, AccountId::new(account)))
     }
 
     /// Through which service the account is reached.
@@ -138,6 +153,9 @@ mod tests {
         let id = PortfolioAccountId::snaptrade(AccountId::new("a_1"));
         assert_eq!(id.to_string(), "snaptrade_a_1");
         assert_eq!(PortfolioAccountId::parse("snaptrade_a_1"), Some(id));
+        let id = PortfolioAccountId::new(Provider::Statement, AccountId::new("b"));
+        assert_eq!(PortfolioAccountId::parse("statement_b"), Some(id.clone()));
+        assert_eq!(id.at_snaptrade(), None);
         for bad in ["", "a", "snaptrade", "snaptrade_", "other_a", "Snaptrade_a"] {
             assert_eq!(PortfolioAccountId::parse(bad), None, "{bad}");
         }

@@ -18,6 +18,7 @@ use super::holdings::{Holdings, StoredBalance, StoredPosition};
 use super::performance::StoredPerformance;
 use super::portal::Visit;
 use super::refresh::RefreshRecord;
+use super::statements::Statement;
 use super::transactions::TransactionsRecord;
 use crate::connections::runner::new_attempt;
 use crate::connections::timing::after;
@@ -42,6 +43,7 @@ const ACCOUNTS: &str = "ACCOUNTS";
 const HOLDINGS: &str = "HOLDINGS#";
 const PERFORMANCE: &str = "PERFORMANCE#";
 const DELETION: &str = "DELETION#";
+const STATEMENT: &str = "STATEMENT#";
 const TRANSACTIONS: &str = "TRANSACTIONS#";
 const REFRESH: &str = "REFRESH";
 const CHANGES: &str = "CHANGES";
@@ -73,6 +75,8 @@ pub struct Snapshot {
     pub performance: BTreeMap<AccountId, Reading<StoredPerformance>>,
     /// How far reading each account's transactions is.
     pub transactions: BTreeMap<AccountId, TransactionsRecord>,
+    /// The statements that the user has brought.
+    pub statements: Vec<Statement>,
     /// The connections that are to be deleted.
     pub deletions: Vec<Deletion>,
     /// The user's last refresh, or the one under way, under whichever id.
@@ -135,6 +139,8 @@ impl Snapshot {
                     } else if let Some(account) = sk.strip_prefix(TRANSACTIONS) {
                         let record: TransactionsRecord = store::from_item(item)?;
                         snapshot.transactions.insert(AccountId::new(account), record);
+                    } else if sk.starts_with(STATEMENT) {
+                        snapshot.statements.push(store::from_item(item)?);
                     } else if sk.starts_with(DELETION) {
                         // An id of a connection is never used for another one.
                         snapshot.deletions.push(store::from_item(item)?);
@@ -334,6 +340,39 @@ impl<'a> UserData<'a> {
             self.changed(&PartKey::Transactions(account.clone()), now),
         ];
         self.together("traded", writes, now).await
+    }
+
+    /// Stores a statement, in the place of an earlier one of the same account. It stays until its user takes it away. One
+    /// call.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn put_statement(&self, statement: &Statement, now: Timestamp) -> Result<(), StoreError> {
+        let key = self.key(format!("{STATEMENT}{}", statement.account_id));
+        let put = store::Write::Put {
+            item: store::to_item(&key, statement, None, None)?,
+            condition: Condition::Always,
+        };
+        let writes = vec![put, self.changed(&PartKey::Accounts, now)];
+        self.together("statement", writes, now).await?;
+        Ok(())
+    }
+
+    /// Takes a statement away; `true` where there was one. One call.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn delete_statement(&self, account: &AccountId, now: Timestamp) -> Result<bool, StoreError> {
+        let is_there = Expression {
+            condition: "attribute_exists(pk)".to_owned(),
+            ..Expression::default()
+        };
+        let delete = store::Write::Delete {
+            key: self.key(format!("{STATEMENT}{account}")),
+            condition: Condition::Expression(is_there),
+        };
+        let writes = vec![delete, self.changed(&PartKey::Accounts, now)];
+        self.together("unstatement", writes, now).await
     }
 
     /// Where it stands what has changed.
@@ -612,6 +651,7 @@ mod tests {
             multiplier: None,
             currency: None,
             average_cost: None,
+            total_cost: None,
             cash_equivalent: false,
         };
         let balance = StoredBalance {

@@ -372,3 +372,114 @@ async fn an_open_page_learns_of_changes_with_one_call_to_the_table_each_time_it_
     world.look("cy", path).await.problem(409, "not_registered");
     world.stop().await;
 }
+
+#[tokio::test]
+async fn a_statement_stands_beside_what_snaptrade_reaches_and_for_itself_where_there_is_nothing_else() {
+    let (world, _, _) = connected().await;
+    let bring = async |user: &str, statement: Value| {
+        let request = world.as_user(user, reqwest::Method::POST, "/api/portfolio/statements");
+        world.send(request.json(&statement)).await
+    };
+    let file = "Ticker,Shares,Price,Cost Basis,Currency\nVTI,2.5,251.35,500,USD\ncash,7.10,,,EUR\n";
+    let statement = json!({"institution": "Old Mutual", "number": "12-345 678", "content": file});
+    let answer = bring("cy", statement.clone()).await.with_status(201);
+    let id = answer["account_id"].as_str().unwrap().to_owned();
+    assert!(id.starts_with("statement_"), "{id}");
+    assert_eq!(
+        (&answer["positions"], &answer["balances"]),
+        (&json!(1), &json!(1))
+    );
+    bring("cy", statement.clone()).await.with_status(200);
+
+    // Cy was never registered and has just this.
+    let mode = world.look("cy", "/api/portfolio/mode").await.with_status(200);
+    assert_eq!(
+        mode.body,
+        json!({"mode": "aggregation", "providers": ["statement"], "accounts": 1})
+    );
+    let accounts = world.look("cy", "/api/portfolio/accounts").await.with_status(200);
+    let account = &accounts["data"][0];
+    assert_eq!(
+        (&account["account_id"], &account["provider"]),
+        (&json!(id), &json!("statement"))
+    );
+    assert_eq!(
+        (&account["number"], &account["tradable"]),
+        (&json!("5678"), &json!(false))
+    );
+    assert_eq!(
+        (&account["connection_id"], &account["stale"]),
+        (&Value::Null, &json!(false))
+    );
+    let positions = world
+        .look("cy", "/api/portfolio/positions")
+        .await
+        .with_status(200);
+    assert_eq!(
+        positions["totals"],
+        json!([{"currency": "USD", "market_value": "628.375"}])
+    );
+    let position = &positions["data"][0];
+    assert_eq!(
+        (&position["cost_basis"], &position["unrealized_pl"]),
+        (&json!("500"), &json!("128.375"))
+    );
+    assert_eq!(
+        world
+            .look("cy", "/api/portfolio/transactions")
+            .await
+            .with_status(200)["data"],
+        json!([])
+    );
+    world
+        .look("cy", "/api/portfolio/performance")
+        .await
+        .with_status(200);
+    world
+        .look("cy", "/api/snaptrade/connections")
+        .await
+        .with_status(200);
+    world.look("cy", "/api/portfolio/changes").await.with_status(200);
+    world
+        .refresh("cy", json!({}))
+        .await
+        .problem(409, "not_registered");
+
+    // Ada has accounts at SnapTrade, too.
+    bring("ada", statement).await.with_status(201);
+    let mode = world.look("ada", "/api/portfolio/mode").await.with_status(200);
+    assert_eq!(
+        mode.body,
+        json!({"mode": "hybrid", "providers": ["snaptrade", "statement"], "accounts": 3})
+    );
+    let path = format!("/api/portfolio/balances?account_id={id}");
+    let balances = world.look("ada", &path).await.with_status(200);
+    assert_eq!(balances["totals"], json!([{"currency": "EUR", "cash": "7.10"}]));
+    world
+        .refresh("ada", json!({"account_id": id}))
+        .await
+        .problem(404, "not_found");
+
+    let wrong = json!({"institution": "", "content": 5, "format": "pdf", "as_of": "yesterday"});
+    let faults = bring("ada", wrong).await.problem(400, "invalid_request");
+    assert_eq!(faults["errors"].as_array().unwrap().len(), 4);
+    let wrong = json!({"institution": "Bank", "content": "symbol,quantity\nVTI,many\n,1\n"});
+    let faults = bring("ada", wrong).await.problem(400, "invalid_request");
+    assert_eq!(
+        faults["errors"][0]["detail"].as_str().unwrap().split(':').next(),
+        Some("line 2")
+    );
+    let take_away = async |user: &str| {
+        let path = format!("/api/portfolio/statements/{id}");
+        world
+            .send(world.as_user(user, reqwest::Method::DELETE, &path))
+            .await
+    };
+    take_away("bob").await.problem(404, "not_found");
+    take_away("ada").await.with_status(200);
+    assert_eq!(
+        world.look("ada", "/api/portfolio/mode").await["mode"],
+        "brokerage"
+    );
+    world.stop().await;
+}
