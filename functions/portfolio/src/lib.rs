@@ -9,11 +9,13 @@ use berth::ids::UserId;
 use berth::portfolio::brokerages::{NoBrokerages, brokerages};
 use berth::portfolio::changes::{Since, Tag};
 use berth::portfolio::deleting;
+use berth::portfolio::history::day_of;
 use berth::portfolio::mode::mode;
 use berth::portfolio::overview::{Overview, Part, Portfolio};
 use berth::portfolio::refresh::{Purpose, RefreshError};
 use berth::portfolio::transactions::Position;
 use berth::snaptrade::ConnectionId;
+use jiff::SignedDuration;
 use lambda_http::http::StatusCode;
 use lambda_http::http::header::{ETAG, HeaderValue, IF_NONE_MATCH};
 use lambda_http::{Body, Request, Response};
@@ -21,6 +23,9 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use self::input::{ChangesSince, Transactions, Wanted, Whom};
+
+/// How far back a history goes when its caller does not say.
+const USUAL_HISTORY: SignedDuration = SignedDuration::from_hours(90 * 24);
 
 /// Answers the routes below `/api/portfolio`, `/api/snaptrade/connections` and `/api/snaptrade/brokerages`.
 pub async fn handle(app: &App, request: Request) -> Response<Body> {
@@ -59,6 +64,7 @@ async fn answer(app: &App, call: Call) -> Result<Reply, Problem> {
         ("GET", "/api/portfolio/performance") => performance(app, &call).await,
         ("POST", "/api/portfolio/statements") => statements::bring(app, &call).await,
         ("DELETE", "/api/portfolio/statements/{account_id}") => statements::take_away(app, &call).await,
+        ("GET", "/api/portfolio/history") => history(app, &call).await,
         ("GET", "/api/portfolio/changes") => changes(app, &call).await,
         ("GET", "/api/portfolio/mode") => {
             let subject = subject(app, &call)?;
@@ -121,6 +127,23 @@ async fn performance(app: &App, call: &Call) -> Result<Reply, Problem> {
     let overview = Overview::new(app, &connections, call.identity.tenant.clone());
     let performance = Box::pin(overview.performance(&mut portfolio, account.as_ref())).await?;
     part(&performance, None)
+}
+
+async fn history(app: &App, call: &Call) -> Result<Reply, Problem> {
+    let Transactions(filter) = call.query()?;
+    let Wanted { account, portfolio } = figures(app, call).await?;
+    let connections = call.connections(app);
+    let overview = Overview::new(app, &connections, call.identity.tenant.clone());
+    let today = day_of(connections.runner().now());
+    let last = filter.end.map_or(today, |end| end.min(today));
+    let usual = last.checked_sub(USUAL_HISTORY).unwrap_or(last);
+    let first = filter.start.unwrap_or(usual);
+    part(
+        &overview
+            .history(&portfolio, account.as_ref(), first, last)
+            .await?,
+        None,
+    )
 }
 
 async fn changes(app: &App, call: &Call) -> Result<Reply, Problem> {

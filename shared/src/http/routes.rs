@@ -40,7 +40,7 @@ const fn route(method: Method, path: &'static str, function: &'static str, acces
 }
 
 /// All routes.
-pub static ROUTES: [Route; 45] = [
+pub static ROUTES: [Route; 46] = [
     route(Method::GET, "/", "status", Access::Anyone),
     route(Method::GET, "/health", "status", Access::Anyone),
     route(Method::GET, "/openapi.json", "status", Access::Anyone),
@@ -112,6 +112,7 @@ pub static ROUTES: [Route; 45] = [
         "portfolio",
         Access::User,
     ),
+    route(Method::GET, "/api/portfolio/history", "portfolio", Access::User),
     route(Method::GET, "/api/portfolio/changes", "portfolio", Access::User),
     route(Method::GET, "/api/snaptrade/users", "users", Access::User),
     route(Method::POST, "/api/snaptrade/users", "users", Access::User),

@@ -11,6 +11,7 @@ pub mod connections;
 pub mod deleting;
 pub mod exact;
 pub mod figures;
+pub mod history;
 pub mod holdings;
 pub mod mode;
 pub mod overview;

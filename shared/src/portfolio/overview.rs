@@ -7,12 +7,14 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
+use jiff::civil::Date;
 use tokio::time::Instant;
 
 use super::accounts::{AccountView, STALE_AFTER};
 use super::changes::Changes;
 use super::connections::{self, ConnectionView};
 use super::figures::{BalanceView, PositionView};
+use super::history::{self, DayView};
 use super::mode::{ModeView, mode};
 use super::provider::{Holder, PerformanceView, PortfolioAccountId, Provider};
 use super::reader::{Reader, Subject};
@@ -32,6 +34,9 @@ use crate::store::{self, Item, Key};
 
 /// How long somebody who looks at figures that were never read waits for them.
 const READING: std::time::Duration = std::time::Duration::from_secs(15);
+
+/// How long somebody who looks at transactions waits for those of a reading that somebody else left off.
+const GOING_ON: std::time::Duration = std::time::Duration::from_secs(6);
 
 /// Looks at portfolios of one tenant's users.
 pub struct Overview<'a> {
@@ -168,7 +173,8 @@ impl<'a> Overview<'a> {
     }
 
     /// The transactions of `portfolio`, or of one account, newest first: the part of them that `page` names, and where it
-    /// goes on. What was never read is read now. One call to the table for each megabyte that is looked at.
+    /// goes on. What was never read is read now, and a reading that was left off goes on. One call to the table for each
+    /// megabyte that is looked at.
     ///
     /// # Errors
     /// [`RefreshError`] when nothing is known and nothing could be read.
@@ -191,14 +197,16 @@ impl<'a> Overview<'a> {
         };
         let unread: Vec<AccountId> = shown
             .iter()
-            .filter(|(id, synced)| *synced && known(snapshot, id).is_none())
+            .filter(|(id, synced)| *synced && (known(snapshot, id).is_none() || is_left_off(snapshot, id)))
             .map(|(id, _)| id.clone())
             .collect();
         let mut failed = None;
         if !unread.is_empty() {
             let subject = Subject::open(self.connections, portfolio.user.clone()).await?;
             let started = Instant::now();
-            let deadline = started.checked_add(READING).unwrap_or(started);
+            let never = unread.iter().any(|id| known(snapshot, id).is_none());
+            let budget = if never { READING } else { GOING_ON };
+            let deadline = started.checked_add(budget).unwrap_or(started);
             let reader = Reader::new(self.app, self.connections, &self.tenant, &subject, deadline);
             let mut read = Box::pin(reader.transactions(&unread, &snapshot.transactions)).await?;
             failed = match read.throttled {
@@ -223,6 +231,7 @@ impl<'a> Overview<'a> {
             .map(|id| known(&portfolio.snapshot, id).map(|complete| complete.read_at))
             .collect();
         let old = |at: Timestamp| between(at, now) >= transactions::STALE_AFTER;
+        let half_read = accounts.iter().any(|id| is_left_off(&portfolio.snapshot, id));
         let (list_as_of, list_stale) = portfolio.freshness(&portfolio.seen(account));
         let part = Part {
             data: listing.transactions,
@@ -230,10 +239,32 @@ impl<'a> Overview<'a> {
             stale: if accounts.is_empty() {
                 list_stale
             } else {
-                portfolio.incomplete || read.iter().any(|at| at.is_none_or(old))
+                portfolio.incomplete || half_read || read.iter().any(|at| at.is_none_or(old))
             },
         };
         Ok((part, listing.next))
+    }
+
+    /// What the accounts of `portfolio`, or one of them, were worth from the day `first` to the day `last`. One call for each
+    /// megabyte.
+    ///
+    /// # Errors
+    /// [`RefreshError`] when the store could not be used.
+    pub async fn history(
+        &self,
+        portfolio: &Portfolio,
+        account: Option<&PortfolioAccountId>,
+        first: Date,
+        last: Date,
+    ) -> Result<Part<DayView>, RefreshError> {
+        let stem = &portfolio.stem;
+        let days = history::days(self.app.store(), &self.tenant, stem, first, last, self.now()).await?;
+        let (as_of, stale) = portfolio.freshness(&portfolio.seen(account));
+        Ok(Part {
+            data: history::drawn(&days, last, account),
+            as_of,
+            stale,
+        })
     }
 
     /// What of `user`'s portfolio has changed. One call to the table, and none to SnapTrade.
@@ -394,6 +425,12 @@ impl Portfolio {
             self.incomplete || accounts.iter().any(|account| account.stale),
         )
     }
+}
+
+/// Whether a reading of an account's transactions was begun and is not done.
+fn is_left_off(snapshot: &Snapshot, id: &AccountId) -> bool {
+    let record = snapshot.transactions.get(id);
+    record.is_some_and(|record| record.under_way.is_some())
 }
 
 /// Whether SnapTrade's account `id` is asked for, where `account` is or all are.

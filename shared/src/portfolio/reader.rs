@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::accounts::StoredAccount;
 use super::connections;
 use super::connections::Deletion;
+use super::history;
 use super::holdings::Holdings;
 use super::performance::StoredPerformance;
 use super::transactions::{Progress, TransactionsReader, TransactionsRecord};
@@ -201,6 +202,9 @@ impl<'a> Reader<'a> {
         self.data
             .put_accounts(&accounts, snapshot.accounts.as_ref(), now)
             .await?;
+        if let Some(day) = history::to_note(&accounts, snapshot.accounts.as_ref()) {
+            self.data.put_day(&day, now).await?;
+        }
         let counted = connections::count(&connections.content);
         let known = self
             .subject
@@ -243,6 +247,9 @@ impl<'a> Reader<'a> {
         self.data
             .put_accounts(&accounts, snapshot.accounts.as_ref(), now)
             .await?;
+        if let Some(day) = history::to_note(&accounts, snapshot.accounts.as_ref()) {
+            self.data.put_day(&day, now).await?;
+        }
         snapshot.accounts = Some(accounts);
         Ok(())
     }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::accounts::StoredAccount;
 use super::changes::{self, PartKey};
 use super::connections::{self, Deletion, StoredConnection};
+use super::history::{self, Day};
 use super::holdings::{Holdings, StoredBalance, StoredPosition};
 use super::performance::StoredPerformance;
 use super::portal::Visit;
@@ -299,6 +300,17 @@ impl<'a> UserData<'a> {
     ) -> Result<bool, StoreError> {
         self.put_part(ACCOUNTS, reading, before, &PartKey::Accounts, now)
             .await
+    }
+
+    /// Writes down what accounts are worth on a day, unless that was read later. One call.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn put_day(&self, day: &Day, now: Timestamp) -> Result<(), StoreError> {
+        let item = history::item(&self.tenant, &self.stem, day, now)?;
+        let condition = Condition::Expression(newest(day.begun_ms, now));
+        self.store.put(item, &condition, now).await?;
+        Ok(())
     }
 
     /// Stores how an account did, unless what is stored was read later. One call.

@@ -38,5 +38,6 @@ mod store_faults;
 mod syncing;
 mod table;
 mod transactions;
+mod troubles;
 mod webhooks;
 mod world;

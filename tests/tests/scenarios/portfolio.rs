@@ -483,3 +483,43 @@ async fn a_statement_stands_beside_what_snaptrade_reaches_and_for_itself_where_t
     );
     world.stop().await;
 }
+
+#[tokio::test]
+async fn what_a_portfolio_was_worth_can_be_drawn_day_by_day_with_its_gaps() {
+    let (world, _, [first, second]) = connected().await;
+    world.without_events().await;
+    let worth = async |account: &str, amount: &str| {
+        let total = json!({"total": {"amount": amount, "currency": "USD"}, "balances": [], "positions": []});
+        world.sandbox(&format!("holdings/{account}"), total).await;
+    };
+    for account in [&first, &second] {
+        worth(account, "100.10").await;
+    }
+    world.advance(11).await;
+    world.refresh("ada", json!({})).await.with_status(200);
+    world.advance(2 * 24 * 3600).await;
+    worth(&first, "50").await;
+    world.refresh("ada", json!({})).await.with_status(200);
+    let drawn = world.look("ada", "/api/portfolio/history").await.with_status(200);
+    let days: Vec<_> = data(&drawn)
+        .iter()
+        .map(|day| json!([day["gap"], day["totals"]]))
+        .collect();
+    assert_eq!(
+        json!(days),
+        json!([
+            [false, [{"currency": "USD", "amount": "200.20"}]],
+            [true, []],
+            [false, [{"currency": "USD", "amount": "150.10"}]],
+        ])
+    );
+    let path = format!("/api/portfolio/history?account_id={first}&start_date=2020-01-01");
+    let one = world.look("ada", &path).await.with_status(200);
+    assert_eq!(one["data"][2]["totals"][0]["amount"], "50");
+    assert_eq!(one["data"][2]["accounts"].as_array().unwrap().len(), 1);
+    world
+        .look("ada", "/api/portfolio/history?start_date=x")
+        .await
+        .problem(400, "invalid_request");
+    world.stop().await;
+}
