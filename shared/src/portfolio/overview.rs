@@ -17,7 +17,7 @@ use super::figures::{BalanceView, PositionView};
 use super::history::{self, DayView};
 use super::mode::{ModeView, mode};
 use super::provider::{Holder, PerformanceView, PortfolioAccountId, Provider};
-use super::reader::{Reader, Subject};
+use super::reader::{DEFAULT_RATE_WAIT, Reader, Subject};
 use super::refresh::{Purpose, Refresh, RefreshError, Scope, fault};
 use super::snaptrade_provider::SnaptradeAccounts;
 use super::statements::StatementAccounts;
@@ -33,7 +33,7 @@ use crate::snaptrade::AccountId;
 use crate::store::{self, Item, Key};
 
 /// How long somebody who looks at figures that were never read waits for them.
-const READING: std::time::Duration = std::time::Duration::from_secs(15);
+const READING: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// How long somebody who looks at transactions waits for those of a reading that somebody else left off.
 const GOING_ON: std::time::Duration = std::time::Duration::from_secs(6);
@@ -105,8 +105,9 @@ impl<'a> Overview<'a> {
             let read = Box::pin(refresh.run(Some(user.clone()), &Scope::All, purpose)).await;
             snapshot = data.snapshot(&upstream, self.now()).await?;
             incomplete = snapshot.accounts.is_none();
-            if let (Err(error), true, true) = (read, incomplete, snapshot.statements.is_empty()) {
-                return Err(error);
+            if incomplete && snapshot.statements.is_empty() {
+                // Where SnapTrade wanted fewer calls the refresh was put off, and there is nothing to show until then.
+                return Err(read.err().unwrap_or(RefreshError::Throttled(DEFAULT_RATE_WAIT)));
             }
         }
         Ok(Portfolio {

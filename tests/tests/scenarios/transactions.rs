@@ -131,9 +131,9 @@ async fn a_reading_that_was_cut_off_goes_on_where_it_ended() {
     world.without_events().await;
     let (_, account) = world.connect("ada").await;
     world
-        .sandbox(&format!("holdings/{account}"), activities(0..4_500))
+        .sandbox(&format!("holdings/{account}"), activities(0..2_500))
         .await;
-    // Two lists, two calls for each of two accounts, and then two of five pages.
+    // Two lists, two calls for each of two accounts, and then two of three pages.
     world.advance(61).await;
     world
         .sandbox("settings", json!({"rate_limit_per_minute": 8}))
@@ -147,8 +147,8 @@ async fn a_reading_that_was_cut_off_goes_on_where_it_ended() {
         .await;
     world.advance(61).await;
     let query = format!("&account_id=snaptrade_{account}");
-    there_are(&world, "ada", &query, 4_500).await;
-    assert_eq!(pages_given(&world).await, 5);
+    there_are(&world, "ada", &query, 2_500).await;
+    assert_eq!(pages_given(&world).await, 3);
     world.stop().await;
 }
 
