@@ -275,8 +275,11 @@ fn portfolio() -> Vec<Named> {
                 has("type", text_or_null()),
                 has("status", text_or_null()),
                 has("total_value", reference_or_null("Amount")),
-                has("connection_id", text()),
-                has("connection_state", one_of(&["active", "broken", "deleting"])),
+                has("connection_id", text_or_null()),
+                has(
+                    "connection_state",
+                    json!({"type": ["string", "null"], "enum": ["active", "broken", "deleting", null]}),
+                ),
                 has("tradable", boolean()),
                 has("as_of", time_or_null()),
                 has("stale", boolean()),
@@ -383,6 +386,82 @@ fn portfolio() -> Vec<Named> {
                 has("providers", list(text())),
                 has("accounts", count()),
             ]),
+        ),
+        (
+            "Change",
+            object([
+                has(
+                    "kind",
+                    one_of(&["connections", "accounts", "holdings", "transactions"]),
+                ),
+                has("account_id", text_or_null()),
+                has("changed_at", time()),
+            ]),
+        ),
+        (
+            "Changes",
+            object([has("etag", text()), has("changed", list(reference("Change")))]),
+        ),
+        (
+            "Day",
+            object([
+                has("date", json!({"type": "string", "format": "date"})),
+                has(
+                    "totals",
+                    list(object([
+                        has("currency", text_or_null()),
+                        has("amount", decimal()),
+                    ])),
+                ),
+                has(
+                    "accounts",
+                    list(object([
+                        has("account_id", text()),
+                        has("amount", decimal_or_null()),
+                        has("currency", text_or_null()),
+                    ])),
+                ),
+                has("gap", boolean()),
+            ]),
+        ),
+        ("History", part("Day", vec![])),
+        (
+            "StatementTaken",
+            object([
+                has("account_id", text()),
+                has("positions", count()),
+                has("balances", count()),
+                has("as_of", time()),
+            ]),
+        ),
+        (
+            "StatementDeleted",
+            object([has("account_id", text()), has("deleted", always(true))]),
+        ),
+        (
+            "EventGivenUp",
+            object([
+                has("webhook_id", text()),
+                has("event_type", text_or_null()),
+                has("user_id", text_or_null()),
+                has("upstream_id", text_or_null()),
+                has("stamped_at", time()),
+                has("received_at", time()),
+                has("attempts", count()),
+                has("reason", text()),
+                has("given_up_at", time()),
+            ]),
+        ),
+        (
+            "EventsGivenUp",
+            object([
+                has("data", list(reference("EventGivenUp"))),
+                has("next_cursor", text_or_null()),
+            ]),
+        ),
+        (
+            "EventReplayed",
+            object([has("webhook_id", text()), has("replayed", always(true))]),
         ),
     ]
 }

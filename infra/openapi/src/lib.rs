@@ -159,11 +159,13 @@ fn responses(route: &Route, operation: &Operation, shared: &mut Map<String, Valu
         shared.insert(name, response);
     }
     for (status, description, schema) in &operation.answers {
-        let mut response = json!({
-            "description": description,
-            "headers": headers(false),
-            "content": {"application/json": {"schema": schema}},
-        });
+        let mut response = json!({"description": description, "headers": headers(false)});
+        if schema.is_null() {
+            // An answer without a body.
+            responses.insert(status.to_string(), response);
+            continue;
+        }
+        response["content"] = json!({"application/json": {"schema": schema}});
         // A status with which the function answers a body of its own may stand for a problem or for API Gateway as well.
         if let Some(reference) = responses.get(&status.to_string())
             && let Some(refusal) = reference["$ref"]

@@ -364,9 +364,78 @@ fn user_data(route: &Route) -> Option<Operation> {
         .takes([whom()])
         .answers(200, "The mode.", "Mode")
         .refuses(ACTING),
+        ("GET", "/api/portfolio/changes") => changes(),
+        ("GET", "/api/portfolio/history") => {
+            let date = json!({"type": "string", "format": "date"});
+            portfolio("history", "What the accounts were worth, day by day.", "History").takes([
+                query(
+                    "start_date",
+                    "None before this day; 90 days before the last one otherwise.",
+                    &date,
+                ),
+                query("end_date", "None after this day.", &date),
+            ])
+        }
+        ("POST", "/api/portfolio/statements") => Operation::new(
+            "bringStatement",
+            "portfolio",
+            "Takes a statement of an account that SnapTrade does not reach.",
+        )
+        .takes_body(object([
+            may_have("user_id", user_id()),
+            has("institution", text_of(1, 100)),
+            may_have("name", text_of(1, 100)),
+            may_have("number", text_of(1, 100)),
+            may_have("type", text_of(1, 100)),
+            may_have("currency", text_of(3, 3)),
+            may_have("as_of", time()),
+            may_have("format", one_of(&["csv"])),
+            has("content", text()),
+        ]))
+        .answers(200, "It takes the place of an earlier one.", "StatementTaken")
+        .answers(201, "The account is new.", "StatementTaken")
+        .refuses(ACTING),
+        ("DELETE", "/api/portfolio/statements/{account_id}") => Operation::new(
+            "takeStatementAway",
+            "portfolio",
+            "Takes an account away of which a statement was brought.",
+        )
+        .takes([whom()])
+        .answers(200, "It is gone.", "StatementDeleted")
+        .refuses(ACTING),
+        ("GET", "/api/snaptrade/dead-letters") => Operation::new(
+            "listEventsGivenUp",
+            "webhooks",
+            "SnapTrade's events that were given up, the first ones first; for operators.",
+        )
+        .takes(paging())
+        .answers(200, "Some of them.", "EventsGivenUp"),
+        ("POST", "/api/snaptrade/dead-letters/{webhook_id}/replay") => Operation::new(
+            "replayEvent",
+            "webhooks",
+            "Works on an event again; for operators.",
+        )
+        .answers(200, "It was worked on.", "EventReplayed")
+        .refuses(&[Code::NotFound]),
         _ => return None,
     };
     Some(operation)
+}
+
+fn changes() -> Operation {
+    let mut operation = Operation::new(
+        "changes",
+        "portfolio",
+        "What has changed since the tag in If-None-Match, or since a time or a tag.",
+    )
+    .takes([
+        whom(),
+        query("since", "A time, or an etag that this route gave.", &text()),
+    ])
+    .answers(200, "What has changed, the newest first.", "Changes")
+    .refuses(ACTING);
+    operation.answers.push((304, "Nothing has changed.", Value::Null));
+    operation
 }
 
 fn portfolio(id: &'static str, summary: &'static str, schema: &str) -> Operation {

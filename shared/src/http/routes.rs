@@ -40,7 +40,7 @@ const fn route(method: Method, path: &'static str, function: &'static str, acces
 }
 
 /// All routes.
-pub static ROUTES: [Route; 46] = [
+pub static ROUTES: [Route; 47] = [
     route(Method::GET, "/", "status", Access::Anyone),
     route(Method::GET, "/health", "status", Access::Anyone),
     route(Method::GET, "/openapi.json", "status", Access::Anyone),

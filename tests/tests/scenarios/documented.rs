@@ -61,6 +61,10 @@ fn faults_in(
     if let Some(shared) = document.pointer(&format!("{pointer}/$ref")) {
         pointer = shared.as_str().unwrap().trim_start_matches('#').to_owned();
     }
+    let described = document.pointer(&pointer);
+    if kind.is_empty() && described.is_some_and(|described| described.get("content").is_none()) {
+        return Vec::new();
+    }
     pointer.push_str(&format!("/content/{}/schema", escaped(kind)));
     let Some(schema) = document.pointer(&pointer) else {
         return vec![format!("the document has no {pointer}")];
