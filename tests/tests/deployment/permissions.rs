@@ -160,6 +160,36 @@ async fn send(
     serde_json::from_str(&text).unwrap_or_default()
 }
 
+/// Has a user look at everything that is known of her accounts, bring a statement, and delete a connection; and an operator
+/// look at events that were given up.
+async fn play_portfolio(stack: &Stack) {
+    let api = stack.urls().api.clone();
+    let nothing = || serde_json::json!({});
+    for path in [
+        "portfolio/accounts",
+        "portfolio/positions",
+        "portfolio/balances",
+        "portfolio/transactions",
+        "portfolio/performance",
+        "portfolio/mode",
+        "portfolio/history",
+        "portfolio/changes",
+        "snaptrade/brokerages",
+    ] {
+        send(stack, "GET", format!("{api}/api/{path}"), "dev:mary", nothing()).await;
+    }
+    let statement = serde_json::json!({"institution": "Bank", "content": "symbol,quantity\nVTI,1\n"});
+    let url = format!("{api}/api/portfolio/statements");
+    send(stack, "POST", url, "dev:mary", statement).await;
+    let url = format!("{api}/api/snaptrade/connections");
+    let connections = send(stack, "GET", url.clone(), "dev:mary", nothing()).await;
+    let connection = connections.pointer("/data/0/connection_id").unwrap();
+    let url = format!("{url}/{}", connection.as_str().unwrap());
+    send(stack, "DELETE", url, "dev:mary", nothing()).await;
+    let url = format!("{api}/api/snaptrade/dead-letters");
+    send(stack, "GET", url, "dev:ops:operator", nothing()).await;
+}
+
 /// Has the functions of the access sync do what they do.
 async fn play_access_sync(stack: &Stack) {
     const OPERATOR: &str = "dev:ops:operator";
@@ -279,6 +309,7 @@ async fn each_role_allows_what_its_function_does_to_the_table_and_after_all_test
     )
     .await;
     send(&stack, "GET", format!("{api}/health"), "", nothing()).await;
+    play_portfolio(&stack).await;
     play_access_sync(&stack).await;
     for schedule in ["connection-sync", "refresh", "access-sync", "access-rescan"] {
         send(
