@@ -18,7 +18,7 @@ use super::redact;
 
 /// The crates of this workspace. Only these are logged below the level of a warning: the AWS SDK and the HTTP
 /// libraries print requests with their bodies at the finer levels.
-const OWN_CRATES: [&str; 15] = [
+const OWN_CRATES: [&str; 16] = [
     "access_admin",
     "access_rescan_schedule",
     "access_sync",
@@ -27,6 +27,7 @@ const OWN_CRATES: [&str; 15] = [
     "connection_sync",
     "connection_url",
     "handle_limit",
+    "portfolio",
     "refresh",
     "register",
     "scenarios",
