@@ -11,7 +11,7 @@ fn transaction(number: u32) -> Value {
     let (year, day) = (2020 + number / 3600, number / 10 % 360);
     let (month, day) = (day / 30 + 1, day % 28 + 1);
     json!({
-        "id": format!("t{number:05}"), "type": if number % 2 == 0 { "BUY" } else { "DIVIDEND" },
+        "id": format!("t{number:05}"), "type": if number.is_multiple_of(2) { "BUY" } else { "DIVIDEND" },
         "trade_date": format!("{year}-{month:02}-{day:02}T12:00:00Z"),
         "units": number, "price": 0.1, "amount": -0.1, "fee": 0, "currency": {"code": "USD"},
     })
