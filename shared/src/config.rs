@@ -164,6 +164,12 @@ impl RatePlan {
         per_day: 10_000,
     };
 
+    /// The plan `starter` where `SNAPTRADE_ENVIRONMENT` is `sandbox`.
+    pub const SANDBOX: Self = Self {
+        per_minute: 100,
+        ..Self::STARTER
+    };
+
     /// The plan `growth`.
     pub const GROWTH: Self = Self {
         per_minute: 120,
@@ -513,6 +519,15 @@ impl Config {
         }
         reader.keep_worlds_apart(&config);
         reader.finish(config)
+    }
+
+    /// How many SnapTrade calls may be made for one user. In the sandbox's world the smallest plan is a little larger.
+    #[must_use]
+    pub fn plan(&self) -> RatePlan {
+        match (self.environment, self.rate_plan) {
+            (Environment::Sandbox, RatePlan::STARTER) => RatePlan::SANDBOX,
+            (_, plan) => plan,
+        }
     }
 
     /// Whether `client_id` fits the environment: the sandbox's own is of no use in production.

@@ -143,6 +143,7 @@ impl Tour {
             clock: Clock::system(),
             http: http.clone(),
             timeout: SANDBOX_TIMEOUT,
+            gate: None,
         });
         let caller = Caller {
             http,

@@ -324,6 +324,7 @@ async fn snaptrade_time(target: &Target, settings: &Value) -> Result<Timestamp, 
         clock: Clock::system(),
         http: target.http().clone(),
         timeout: SNAPTRADE_TIMEOUT,
+        gate: None,
     });
     let status = client.once().check().await.map_err(|error| error.to_string())?;
     status.timestamp.ok_or_else(|| "it did not tell it".to_owned())

@@ -35,6 +35,7 @@ fn client_of(sandbox: &Sandbox, clock: berth::clock::Clock, consumer_key: &str) 
         clock,
         http: http_client().unwrap(),
         timeout: TIMEOUT,
+        gate: None,
     })
 }
 

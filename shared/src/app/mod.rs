@@ -17,6 +17,7 @@ pub use aws::AwsAccess;
 pub use run::{invoke_event, run_event, run_http};
 
 use crate::access::configuration::Configuration;
+use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigErrors};
 use crate::secrets::{self, Cached, DataKeys, Loader, SecretError};
@@ -28,6 +29,10 @@ use crate::telemetry::metrics::{Metrics, Sink};
 /// How long the first call to the table and to SnapTrade may take while the function starts. When one takes longer, the
 /// first invocation makes its own.
 const WARMING_TIMEOUT: Duration = Duration::from_millis(1_500);
+
+/// The functions that take no tokens for their calls to SnapTrade: what anybody may ask for writes nothing to the table.
+/// An instance of it makes two calls a minute at most.
+const CALLS_UNASKED: [&str; 1] = ["status"];
 
 /// Everything that a function's handler works with. Built once, borrowed by each invocation.
 pub struct App {
@@ -180,15 +185,26 @@ impl App {
             config.dynamodb_endpoint.as_ref(),
             function,
         );
+        let store = Store::new(dynamodb, config.table_name.clone());
+        let gate: Option<Arc<dyn snaptrade::Gate>> = if CALLS_UNASKED.contains(&function) {
+            None
+        } else {
+            Some(Arc::new(Budget::new(
+                function,
+                store.clone(),
+                parts.clock.clone(),
+            )))
+        };
         Self {
             function,
-            store: Store::new(dynamodb, config.table_name.clone()),
+            store,
             snaptrade: snaptrade::Client::new(snaptrade::ClientOptions {
                 base_url: config.snaptrade_base_url.clone(),
                 credentials: Arc::clone(&parts.credentials),
                 clock: parts.clock.clone(),
                 http: parts.http.clone(),
                 timeout: snaptrade::TIMEOUT,
+                gate,
             }),
             metrics: Metrics::new(config.metrics_environment.clone(), parts.metrics),
             config,

@@ -91,7 +91,7 @@ pub async fn delete(
         }
         Err(ReadError::Snaptrade(error)) => {
             tracing::warn!(%error, "the deletion of a connection is left to the schedule");
-            let noted = defer(&data, snapshot.refresh.as_ref(), &subject.upstream, now).await;
+            let noted = defer(&data, snapshot.refresh.as_ref(), &subject.upstream, now, now).await;
             if let Err(error) = noted {
                 tracing::warn!(%error, "the schedule could not be told to hurry");
             }

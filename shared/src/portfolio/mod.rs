@@ -24,4 +24,5 @@ pub mod schedule;
 mod snaptrade_provider;
 pub mod statements;
 pub mod transactions;
+mod usage;
 pub mod userdata;

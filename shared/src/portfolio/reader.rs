@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -133,6 +134,7 @@ pub struct Reader<'a> {
     connections: &'a Connections<'a>,
     data: UserData<'a>,
     client: Client,
+    calls: Arc<AtomicU32>,
     subject: &'a Subject,
 }
 
@@ -146,6 +148,7 @@ impl<'a> Reader<'a> {
         subject: &'a Subject,
         deadline: Instant,
     ) -> Self {
+        let calls = Arc::new(AtomicU32::new(0));
         Self {
             app,
             tenant: tenant.clone(),
@@ -153,7 +156,12 @@ impl<'a> Reader<'a> {
             connections,
             data: UserData::new(app.store(), tenant, &subject.user.stem),
             // What is sent again is decided here: somebody waits, and a throttled call is better made later.
-            client: app.snaptrade().once().with_deadline(deadline),
+            client: app
+                .snaptrade()
+                .once()
+                .with_deadline(deadline)
+                .counted_by(Arc::clone(&calls)),
+            calls,
             subject,
         }
     }
@@ -162,6 +170,12 @@ impl<'a> Reader<'a> {
     #[must_use]
     pub fn data(&self) -> &UserData<'a> {
         &self.data
+    }
+
+    /// How many calls to SnapTrade this reader has made.
+    #[must_use]
+    pub fn calls(&self) -> u32 {
+        self.calls.load(Ordering::Relaxed)
     }
 
     /// The client, with this reader's deadline.

@@ -18,6 +18,7 @@ use super::performance;
 use super::provider::PortfolioAccountId;
 use super::reader::{DEFAULT_RATE_WAIT, HoldingsRead, ReadError, Reader, Subject};
 use super::schedule;
+use super::usage::Usage;
 use super::userdata::{Snapshot, UserData};
 use crate::app::App;
 use crate::connections::records::UserRecord;
@@ -205,6 +206,9 @@ pub struct RefreshRecord {
     pub asked: Vec<Asked>,
     /// When the schedule is to refresh.
     pub due_at: Timestamp,
+    /// The calls to SnapTrade that refreshes have made.
+    #[serde(default)]
+    pub used: Usage,
 }
 
 /// How a refresh ended.
@@ -481,6 +485,11 @@ impl<'a> Refresh<'a> {
                     return self.answer(&subject, &snapshot, scope, &finished);
                 }
                 Begin::Go => {
+                    if let Some(wait) = self.over_plan(record.as_ref(), &subject.upstream, now) {
+                        return self
+                            .put_off(&subject, &data, &snapshot, record.as_ref(), scope, wait)
+                            .await;
+                    }
                     let mine = taken(record.as_ref(), &subject.upstream, now);
                     if data.put_refresh(&mine, record.as_ref(), now).await? {
                         break mine;
@@ -503,12 +512,57 @@ impl<'a> Refresh<'a> {
         };
         let reader = Reader::new(self.app, self.connections, &self.tenant, &subject, deadline);
         let run = Box::pin(self.read(&reader, &subject, &mine, &mut snapshot, scope, purpose)).await;
-        self.finish(&data, mine, &run).await;
+        self.finish(&data, mine, &run, reader.calls()).await;
         let run = run?;
         match run.error {
             Some(error) => Err(error),
             None => self.answer(&subject, &snapshot, scope, &run.finished),
         }
+    }
+
+    /// For how long the plan allows no refresh of this user. It is looked at before a refresh and not within one, so
+    /// that the last one may go over it by its own calls.
+    fn over_plan(
+        &self,
+        record: Option<&RefreshRecord>,
+        upstream: &UpstreamId,
+        now: Timestamp,
+    ) -> Option<Duration> {
+        let record = record.filter(|record| record.upstream == *upstream)?;
+        record.used.wait(self.app.config().plan(), now)
+    }
+
+    /// Leaves to the schedule what the plan does not allow before `wait` has passed, and answers with what is stored.
+    async fn put_off(
+        &self,
+        subject: &Subject,
+        data: &UserData<'_>,
+        snapshot: &Snapshot,
+        record: Option<&RefreshRecord>,
+        scope: &Scope,
+        wait: Duration,
+    ) -> Result<Refreshed, RefreshError> {
+        if !scope.exists(snapshot) {
+            return Err(RefreshError::Throttled(wait));
+        }
+        let now = self.now();
+        let retry_at = self.retry_at(wait).await?;
+        defer(data, record, &subject.upstream, retry_at, now).await?;
+        let failed = snapshot
+            .connected_accounts()
+            .filter(|(account, _)| scope.has(account))
+            .map(|(account, _)| account.account_id.clone());
+        let finished = Finished {
+            at: now,
+            scope: scope.clone(),
+            depth: Depth::Lists,
+            fault: None,
+            refreshed_at: snapshot.accounts.as_ref().map(|reading| reading.read_at),
+            failed: failed.collect(),
+            upstream_refresh: UpstreamRefresh::NotAvailable,
+            retry_at: Some(retry_at),
+        };
+        self.answer(subject, snapshot, scope, &finished)
     }
 
     /// Reads what the refresh is about; `snapshot` becomes as it is afterwards.
@@ -665,12 +719,19 @@ impl<'a> Refresh<'a> {
     }
 
     /// Gives the lease back with the result. When that cannot be written, the lease runs out by itself.
-    async fn finish(&self, data: &UserData<'_>, mine: RefreshRecord, run: &Result<Run, RefreshError>) {
+    async fn finish(
+        &self,
+        data: &UserData<'_>,
+        mine: RefreshRecord,
+        run: &Result<Run, RefreshError>,
+        calls: u32,
+    ) {
         let now = self.now();
         let mut record = RefreshRecord {
             rev: mine.rev.saturating_add(1),
             until: Timestamp::UNIX_EPOCH,
             due_at: after(now, schedule::EVERY),
+            used: mine.used.with(calls, now),
             ..mine.clone()
         };
         if let Ok(run) = run {
@@ -783,10 +844,11 @@ fn taken(before: Option<&RefreshRecord>, upstream: &UpstreamId, now: Timestamp) 
         finished: None,
         asked: same.map(|record| record.asked.clone()).unwrap_or_default(),
         due_at: same.map_or(now, |record| record.due_at),
+        used: same.map(|record| record.used.clone()).unwrap_or_default(),
     }
 }
 
-/// Leaves a user's refresh to the next run of the schedule. Where somebody else writes the record at the same time, they
+/// Leaves a user's refresh to the schedule's first run after `due_at`. Where somebody else writes the record at the same time, they
 /// have the newer data, and nothing is left to do.
 ///
 /// # Errors
@@ -795,11 +857,12 @@ pub async fn defer(
     data: &UserData<'_>,
     before: Option<&RefreshRecord>,
     upstream: &UpstreamId,
+    due_at: Timestamp,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let same = before.filter(|record| record.upstream == *upstream);
     let mut record = taken(before, upstream, now);
-    record.due_at = now;
+    record.due_at = due_at;
     record.until = same.map_or(Timestamp::UNIX_EPOCH, |record| record.until);
     if let Some(same) = same {
         record.run = same.run.clone();

@@ -737,6 +737,7 @@ mod tests {
                 answer: super::super::refresh::UpstreamRefresh::TooRecent,
             }],
             due_at: now(),
+            used: super::super::usage::Usage::default(),
         };
         let items = [
             item(CONNECTIONS, &connections),

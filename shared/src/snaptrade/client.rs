@@ -1,6 +1,8 @@
 //! Sending calls: address, signature, time-outs, and what is sent again.
 
 use std::fmt;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -66,6 +68,18 @@ pub struct ClientOptions {
     pub http: reqwest::Client,
     /// How long one sending may take; [`TIMEOUT`] in most cases.
     pub timeout: Duration,
+    /// Whom to ask before each sending, where the rate limit is shared with others.
+    pub gate: Option<Arc<dyn Gate>>,
+}
+
+/// Shares SnapTrade's rate limit with others who use the same credentials.
+pub trait Gate: Send + Sync + fmt::Debug {
+    /// Asks to be let in before a signed call is sent. The error says for how long there is no use in asking again; the
+    /// call is not sent then, and fails as if SnapTrade had throttled it.
+    fn admit(&self) -> Pin<Box<dyn Future<Output = Result<(), Duration>> + Send + '_>>;
+
+    /// Says that a call which was let in is over, and what SnapTrade said of the limit.
+    fn answered(&self, said: Option<RateLimit>);
 }
 
 /// A client of SnapTrade's API. Copies are cheap and share connections, credentials and what is known of the rate
@@ -85,6 +99,7 @@ pub struct ClientOptions {
 pub struct Client {
     shared: Arc<Shared>,
     policy: Policy,
+    counter: Option<Arc<AtomicU32>>,
 }
 
 struct Shared {
@@ -93,6 +108,7 @@ struct Shared {
     clock: Clock,
     http: reqwest::Client,
     rate_limit: Mutex<Option<RateLimit>>,
+    gate: Option<Arc<dyn Gate>>,
 }
 
 /// How often a call may be sent and how long it may take.
@@ -256,6 +272,7 @@ impl Client {
                 clock: options.clock,
                 http: options.http,
                 rate_limit: Mutex::new(None),
+                gate: options.gate,
             }),
             policy: Policy {
                 attempts: ATTEMPTS,
@@ -263,6 +280,7 @@ impl Client {
                 budget: BUDGET,
                 deadline: None,
             },
+            counter: None,
         }
     }
 
@@ -293,6 +311,14 @@ impl Client {
     pub fn with_deadline(&self, deadline: Instant) -> Self {
         let mut client = self.clone();
         client.policy.deadline = Some(deadline);
+        client
+    }
+
+    /// A handle that adds every call that it sends to `counter`.
+    #[must_use]
+    pub fn counted_by(&self, counter: Arc<AtomicU32>) -> Self {
+        let mut client = self.clone();
+        client.counter = Some(counter);
         client
     }
 
@@ -393,9 +419,29 @@ impl Client {
             .checked_add(self.policy.timeout)
             .unwrap_or(deadline)
             .min(deadline);
+        let gate = self.shared.gate.as_ref().filter(|_| call.signed);
+        if let Some(gate) = gate
+            && let Err(wait) = gate.admit().await
+        {
+            let kind = ErrorKind::RateLimited {
+                retry_after: Some(wait),
+            };
+            return Err(Error::new(call.operation, kind, Outcome::Refused));
+        }
+        let now = Instant::now();
+        // What is signed carries the time, so the request is made when it may be sent.
         let request = self.request(call, credentials)?;
         count_call(Service::SnapTrade);
-        let answer = self.exchange(call, credentials, request, deadline).await;
+        if let Some(counter) = &self.counter {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+        let mut said = None;
+        let answer = self
+            .exchange(call, credentials, request, deadline, &mut said)
+            .await;
+        if let Some(gate) = gate {
+            gate.answered(said);
+        }
         metrics::call_ended(Service::SnapTrade, end(&answer), now.elapsed());
         answer
     }
@@ -407,6 +453,7 @@ impl Client {
         credentials: Option<&Credentials>,
         request: reqwest::Request,
         deadline: Instant,
+        said: &mut Option<RateLimit>,
     ) -> Result<T, Error> {
         let secrets = secrets_of(call, credentials);
         let sending = self.shared.http.execute(request);
@@ -417,7 +464,7 @@ impl Client {
         };
         let status = response.status().as_u16();
         let headers = std::mem::take(response.headers_mut());
-        self.note_rate_limit(&headers);
+        *said = self.note_rate_limit(&headers);
         if !(200..300).contains(&status) {
             // The status alone tells most, so a body that does not arrive is taken for an empty one.
             let body = match timeout_at(deadline, read(&mut response, ERROR_BYTES)).await {
@@ -489,7 +536,8 @@ impl Client {
         Ok(request)
     }
 
-    fn note_rate_limit(&self, headers: &HeaderMap) {
+    /// Remembers what an answer says of the rate limit, where it says anything.
+    fn note_rate_limit(&self, headers: &HeaderMap) -> Option<RateLimit> {
         let number = |name| answer::header(headers, name).and_then(|text| text.parse::<u32>().ok());
         let rate_limit = RateLimit {
             limit: number("x-ratelimit-limit"),
@@ -501,13 +549,15 @@ impl Client {
             let used = f64::from(limit.saturating_sub(remaining)) / f64::from(limit);
             metrics::sample(Metric::RateLimitUse, used * 100.0);
         }
-        if rate_limit.limit.is_some() || rate_limit.remaining.is_some() {
-            *self
-                .shared
-                .rate_limit
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner) = Some(rate_limit);
+        if rate_limit.limit.is_none() && rate_limit.remaining.is_none() {
+            return None;
         }
+        *self
+            .shared
+            .rate_limit
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(rate_limit);
+        Some(rate_limit)
     }
 }
 

@@ -27,7 +27,7 @@ mod users;
 pub mod webhook;
 
 pub use accounts::*;
-pub use client::{BUDGET, Client, ClientOptions, RateLimit, TIMEOUT};
+pub use client::{BUDGET, Client, ClientOptions, Gate, RateLimit, TIMEOUT};
 pub use connections::*;
 pub use credentials::{Credentials, UserCredentials, UserSecret};
 pub use error::{Answer, Error, ErrorKind, Outcome};

@@ -97,6 +97,7 @@ pub(super) fn client(url: &str, credentials: Cached<Credentials>) -> Client {
         clock: Clock::system(),
         http: super::http_client().unwrap(),
         timeout: Duration::from_secs(5),
+        gate: None,
     })
 }
 

@@ -312,7 +312,7 @@ async fn reread(
         Err(ReadError::Snaptrade(error)) if matches!(error.kind, ErrorKind::RateLimited { .. }) => {}
         Err(error) => return Err(NotDone::failed(error)),
     }
-    refresh::defer(&data, record.as_ref(), &subject.upstream, now)
+    refresh::defer(&data, record.as_ref(), &subject.upstream, now, now)
         .await
         .map_err(NotDone::failed)?;
     Ok("left to the schedule")

@@ -30,6 +30,7 @@ mod logs;
 mod metrics;
 mod policies;
 mod portfolio;
+mod rate_limit;
 mod refused_deletions;
 mod rejected_secrets;
 mod restart;
