@@ -28,6 +28,7 @@ mod large_lists;
 mod limit;
 mod logs;
 mod metrics;
+mod month;
 mod policies;
 mod portfolio;
 mod rate_limit;
