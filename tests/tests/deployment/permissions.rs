@@ -39,9 +39,10 @@ pub(crate) fn allowed(template: &Template) -> Permissions {
 }
 
 /// Functions over the same code. What one of them was seen to do the others can come to do.
-const FAMILIES: [&[&str]; 3] = [
+const FAMILIES: [&[&str]; 4] = [
     &["connection-sync", "connection-sync-schedule"],
     &["refresh", "refresh-schedule"],
+    &["webhook-worker", "webhook-admin"],
     &[
         "access-sync",
         "access-sync-schedule",
