@@ -24,8 +24,13 @@ fn stamped(id: &str, kind: &str, upstream_id: &str, at: Timestamp) -> Value {
 /// Users, their brokerage data and the places, without the times at which they were last looked at.
 async fn what_is_known(world: &World) -> BTreeMap<(String, String), Value> {
     let mut table = world.table().await;
+    // Two who read the same at the same time may both say that it has changed.
+    let of_reading = ["REFRESH", "CHANGES"];
     table.retain(|(pk, sk), _| {
-        !sk.contains("AUDIT") && !pk.contains("#EVENT#") && !pk.contains("#SYNC#") && !sk.contains("REFRESH")
+        !sk.contains("AUDIT")
+            && !pk.contains("#EVENT#")
+            && !pk.contains("#SYNC#")
+            && !of_reading.iter().any(|name| sk.contains(name))
     });
     for item in table.values_mut() {
         let members = item.as_object_mut().unwrap();
