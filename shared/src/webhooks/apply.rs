@@ -95,12 +95,7 @@ async fn apply_group(
     let now = app.clock().now();
     let noted = match &worked {
         Ok(outcomes) => note_applied(app, tenant, outcomes, now).await,
-        // That is no try in vain: it goes on where it ended.
-        Err(NotDone::NotYet(what)) => {
-            tracing::info!(what, events = pending.len(), "working on events takes longer");
-            return Applied::Again;
-        }
-        Err(NotDone::Failed(reason)) => {
+        Err(reason) => {
             tracing::warn!(%reason, events = pending.len(), "events could not be worked on");
             return give_up_or_try_again(app, tenant, &pending, reason, now).await;
         }
@@ -132,38 +127,19 @@ async fn pending(app: &App, tenant: &TenantId, ids: &BTreeSet<&str>) -> Result<V
     Ok(pending)
 }
 
-/// Why events have to be worked on again.
-#[derive(Debug)]
-enum NotDone {
-    /// Something failed, in words.
-    Failed(String),
-    /// There is more to read than there was time for, or somebody else reads it.
-    NotYet(&'static str),
-}
-
-impl NotDone {
-    fn failed(error: impl ToString) -> Self {
-        Self::Failed(error.to_string())
-    }
-}
-
 /// Does what the events ask for, and says of each what came of it.
 ///
 /// # Errors
-/// [`NotDone`].
+/// Why they have to be worked on again, in words.
 async fn work_on(
     app: &App,
     tenant: &TenantId,
     upstream: Option<&UpstreamId>,
     pending: &[StoredEvent],
-) -> Result<Vec<(String, &'static str)>, NotDone> {
+) -> Result<Vec<(String, &'static str)>, String> {
     let connections = Connections::new(app, tenant.clone(), "snaptrade:webhook", false);
     let user = match upstream {
-        Some(upstream) => connections
-            .runner()
-            .user(&upstream.stem())
-            .await
-            .map_err(NotDone::failed)?,
+        Some(upstream) => connections.runner().user(&upstream.stem()).await.map_err(text)?,
         None => None,
     };
     let works: Vec<(String, Work, i64)> = pending
@@ -194,7 +170,7 @@ async fn work_on(
         && let Some(upstream) = upstream.filter(|_| works.iter().any(|(_, work, _)| tells_of_departure(work)))
     {
         // It may be one that had to go; its connections are gone with it then.
-        connections.departed(upstream).await.map_err(NotDone::failed)?;
+        connections.departed(upstream).await.map_err(text)?;
     }
     Ok(works
         .into_iter()
@@ -241,10 +217,10 @@ async fn reread(
     user: UserRecord,
     wanted: &[(&Work, i64)],
     connected_at: Option<Timestamp>,
-) -> Result<&'static str, NotDone> {
+) -> Result<&'static str, String> {
     if wanted.iter().any(|(work, _)| **work == Work::Verify) {
         let removed = connections.verify(&user.user_id).await;
-        if removed.map_err(NotDone::failed)? {
+        if removed.map_err(text)? {
             return Ok("user removed");
         }
         if wanted.iter().all(|(work, _)| **work == Work::Verify) {
@@ -255,7 +231,7 @@ async fn reread(
         Ok(subject) => subject,
         Err(Failure::NoSecret(NoSecret::NotRegistered)) => return Ok("no such user"),
         Err(Failure::SecretRejected) => return Ok("secret rejected"),
-        Err(failure) => return Err(NotDone::failed(failure)),
+        Err(failure) => return Err(text(failure)),
     };
     let gathering = gathering(wanted, app.clock().now());
     if !gathering.is_zero() {
@@ -263,10 +239,7 @@ async fn reread(
     }
     let data = UserData::new(app.store(), tenant, &subject.user.stem);
     let now = connections.runner().now();
-    let mut snapshot = data
-        .snapshot(&subject.upstream, now)
-        .await
-        .map_err(NotDone::failed)?;
+    let mut snapshot = data.snapshot(&subject.upstream, now).await.map_err(text)?;
     if let (Some(connected), Some(visit)) = (connected_at, &snapshot.visit)
         && connected >= visit.at
     {
@@ -285,7 +258,7 @@ async fn reread(
         connections
             .reconcile(&subject.user.stem, failed)
             .await
-            .map_err(NotDone::failed)?;
+            .map_err(text)?;
     }
     if !app
         .config()
@@ -305,16 +278,15 @@ async fn reread(
     let reader = Reader::new(app, connections, tenant, &subject, deadline);
     match Box::pin(read(app, &reader, &mut snapshot, &needs, &subject)).await {
         Ok(Read::Done) => return Ok("read again"),
-        Ok(Read::Throttled) => {}
-        Ok(Read::Failed(reason)) => return Err(NotDone::Failed(reason)),
-        Ok(Read::NotYet) => return Err(NotDone::NotYet("transactions are not read to the end")),
+        Ok(Read::Left) => {}
+        Ok(Read::Failed(reason)) => return Err(reason),
         Err(ReadError::Failure(Failure::SecretRejected)) => return Ok("secret rejected"),
         Err(ReadError::Snaptrade(error)) if matches!(error.kind, ErrorKind::RateLimited { .. }) => {}
-        Err(error) => return Err(NotDone::failed(error)),
+        Err(error) => return Err(text(error)),
     }
     refresh::defer(&data, record.as_ref(), &subject.upstream, now, now)
         .await
-        .map_err(NotDone::failed)?;
+        .map_err(text)?;
     Ok("left to the schedule")
 }
 
@@ -325,16 +297,19 @@ fn gathering(wanted: &[(&Work, i64)], now: Timestamp) -> Duration {
     GATHERING.saturating_sub(Duration::from_millis(since))
 }
 
+fn text(error: impl ToString) -> String {
+    error.to_string()
+}
+
 /// How reading for events ended.
 enum Read {
     /// All was read.
     Done,
-    /// SnapTrade wants fewer calls.
-    Throttled,
+    /// SnapTrade wants fewer calls, or a long history takes longer than there is time for one user's events. Trying again
+    /// would hold up the events behind these; the schedule goes on where this ended, and so does whoever looks.
+    Left,
     /// Something could not be read, for this reason.
     Failed(String),
-    /// There was not enough time.
-    NotYet,
 }
 
 /// Reads what is needed; `snapshot` becomes as it is afterwards.
@@ -366,7 +341,7 @@ async fn read(
     let accounts = to_read(snapshot, needs);
     let held = reader.holdings(&accounts, &snapshot.holdings).await?;
     if held.throttled.is_some() {
-        return Ok(Read::Throttled);
+        return Ok(Read::Left);
     }
     let passing = held.failed.iter().find(|(_, kind)| is_passing(**kind));
     if let Some((account, kind)) = passing {
@@ -381,11 +356,11 @@ async fn read(
         .collect();
     let traded = reader.transactions(&traded, &snapshot.transactions).await?;
     if traded.throttled.is_some() {
-        return Ok(Read::Throttled);
+        return Ok(Read::Left);
     }
     let mut left = traded.unfinished.iter();
     Ok(match left.find(|(_, reason)| reason.is_none_or(is_passing)) {
-        Some((_, None)) => Read::NotYet,
+        Some((_, None)) => Read::Left,
         Some((account, Some(kind))) => Read::Failed(format!(
             "the transactions of {account} could not be read: {kind:?}"
         )),
