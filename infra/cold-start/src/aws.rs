@@ -14,6 +14,9 @@ use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 
 use crate::Failure;
 
@@ -28,56 +31,73 @@ enum Seen {
 }
 
 struct Played {
-    secrets: HashMap<String, String>,
+    secrets: Arc<HashMap<String, String>>,
     event: Mutex<Option<String>>,
     seen: Sender<Seen>,
 }
 
-/// The server that plays them.
+/// What plays them.
 pub(crate) struct Aws {
+    runtime: Runtime,
+    secrets: Arc<HashMap<String, String>>,
+}
+
+/// A server for one process alone: what a process sent before it was ended may arrive late, and is not to be taken for the
+/// next one's.
+pub(crate) struct Server {
     address: SocketAddr,
-    played: Arc<Played>,
     seen: Receiver<Seen>,
+    task: JoinHandle<()>,
 }
 
 impl Aws {
-    /// Starts it on a thread of its own. `secrets` are the values by name.
-    pub(crate) fn start(secrets: HashMap<String, String>) -> Result<Self, Failure> {
-        let (sender, seen) = channel();
-        let played = Arc::new(Played {
-            secrets,
-            event: Mutex::new(None),
-            seen: sender,
-        });
-        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
-        let router = Router::new().fallback(serve).with_state(Arc::clone(&played));
-        let runtime = tokio::runtime::Builder::new_current_thread()
+    /// Plays them on a thread of its own. `secrets` are the values by name.
+    pub(crate) fn new(secrets: HashMap<String, String>) -> Result<Self, Failure> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
             .enable_all()
             .build()?;
-        std::thread::spawn(move || {
-            runtime.block_on(async {
-                let listener = tokio::net::TcpListener::from_std(listener)?;
-                axum::serve(listener, router).await
-            })
-        });
         Ok(Self {
-            address,
-            played,
-            seen,
+            runtime,
+            secrets: Arc::new(secrets),
         })
     }
 
-    /// Where it answers.
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+    /// A server that has `event` for whoever asks for work.
+    pub(crate) fn serve(&self, event: &str) -> Result<Server, Failure> {
+        let (sender, seen) = channel();
+        let played = Arc::new(Played {
+            secrets: Arc::clone(&self.secrets),
+            event: Mutex::new(Some(event.to_owned())),
+            seen: sender,
+        });
+        let listener = self.runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
+        let address = listener.local_addr()?;
+        let router = Router::new().fallback(serve).with_state(played);
+        let task = self.runtime.spawn(async move {
+            // It serves until it is aborted.
+            drop(axum::serve(listener, router).await);
+        });
+        Ok(Server { address, seen, task })
     }
+}
 
-    /// Gives `event` to the function that asks next.
-    pub(crate) fn expect(&self, event: &str) {
-        while self.seen.try_recv().is_ok() {}
-        *self.played.event.lock().unwrap_or_else(PoisonError::into_inner) = Some(event.to_owned());
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Server {
+    /// The variables by which a program finds it.
+    pub(crate) fn variables(&self) -> [(&'static str, String); 2] {
+        [
+            ("AWS_LAMBDA_RUNTIME_API", self.address.to_string()),
+            (
+                "AWS_ENDPOINT_URL_SECRETS_MANAGER",
+                format!("http://{}", self.address),
+            ),
+        ]
     }
 
     /// Waits until the function has answered: when it asked for work, and when the answer was there.
@@ -104,7 +124,7 @@ impl Aws {
 async fn serve(State(played): State<Arc<Played>>, uri: Uri, body: Bytes) -> Response {
     let now = Instant::now();
     let path = uri.path();
-    // The receiver lives as long as the program.
+    // A process that is done with has nobody left who wants to know.
     let saw = |seen| drop(played.seen.send(seen));
     if path.ends_with("/invocation/next") {
         saw(Seen::Polled(now));

@@ -66,8 +66,8 @@ fn run(arguments: &Arguments) -> Result<bool, Failure> {
         program::build(&functions, &arguments.profile)?;
     }
     let stack = Stack::start(&arguments.profile)?;
-    let aws = Aws::start(stack.secrets()?)?;
-    let variables = stack.variables(aws.address());
+    let aws = Aws::new(stack.secrets()?)?;
+    let variables = stack.variables();
     let programs = BARE
         .into_iter()
         .chain(functions.iter().map(String::as_str))

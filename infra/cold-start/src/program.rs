@@ -118,18 +118,19 @@ impl Program {
     /// Starts it, has it work on its event, and ends it.
     pub(crate) fn start_once(&self, aws: &Aws, variables: &[(String, String)]) -> Result<Measured, Failure> {
         let failed = |what: String| format!("{}: {what}", self.name);
-        aws.expect(&self.event);
+        let server = aws.serve(&self.event)?;
         let mut command = Command::new(&self.path);
         command
             .env_clear()
             .envs(variables.iter().map(|(name, value)| (name, value)))
+            .envs(server.variables())
             .env("AWS_LAMBDA_FUNCTION_NAME", &self.name)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         let started = Instant::now();
         let running = Running(command.spawn()?);
-        let (polled, answered) = aws.answered(PATIENCE).map_err(failed)?;
+        let (polled, answered) = server.answered(PATIENCE).map_err(failed)?;
         Ok(Measured {
             start: polled.saturating_duration_since(started),
             answer: answered.saturating_duration_since(polled),

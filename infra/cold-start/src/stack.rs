@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
@@ -63,10 +62,9 @@ impl Stack {
         self.urls[name].as_str().unwrap_or_default()
     }
 
-    /// The variables that every program is started with, for a Runtime API and a Secrets Manager at `aws`.
-    pub(crate) fn variables(&self, aws: SocketAddr) -> Vec<(String, String)> {
+    /// The variables that every program is started with.
+    pub(crate) fn variables(&self) -> Vec<(String, String)> {
         [
-            ("AWS_LAMBDA_RUNTIME_API", aws.to_string()),
             ("AWS_LAMBDA_FUNCTION_VERSION", "1".to_owned()),
             ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "512".to_owned()),
             ("AWS_LAMBDA_LOG_GROUP_NAME", "group".to_owned()),
@@ -74,7 +72,6 @@ impl Stack {
             ("AWS_REGION", "eu-central-1".to_owned()),
             ("AWS_ACCESS_KEY_ID", "cold".to_owned()),
             ("AWS_SECRET_ACCESS_KEY", "start".to_owned()),
-            ("AWS_ENDPOINT_URL_SECRETS_MANAGER", format!("http://{aws}")),
             ("AWS_ENDPOINT_URL_DYNAMODB", self.url("dynamodb").to_owned()),
             ("SNAPTRADE_BASE_URL", self.url("snaptrade").to_owned()),
             ("SNAPTRADE_SECRET_ID", "snaptrade".to_owned()),
