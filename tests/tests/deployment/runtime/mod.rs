@@ -14,14 +14,16 @@ use crate::template::{Function, Template, checkout, read, texts};
 use emulator::{Emulator, Program};
 
 /// The functions in an order in which each finds something to do.
-const ORDER: [&str; 16] = [
+const ORDER: [&str; 18] = [
     "status",
     "register",
     "handle-limit",
     "connection-url",
     "webhook",
     "webhook-worker",
+    "webhook-admin",
     "refresh",
+    "portfolio",
     "refresh-schedule",
     "users",
     "connection-sync",
