@@ -118,7 +118,8 @@ fn sort_key(day: Date) -> String {
     format!("DAY#{day}")
 }
 
-/// The days that are known from `first` to `last`. One call for each megabyte.
+/// The days that are known from `first` to `last`. One call for each megabyte; none where `first` is the later one, a range
+/// that DynamoDB refuses.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -133,6 +134,9 @@ pub async fn days(
     let pk = days_partition(tenant, stem);
     let range = sort_key(first)..=sort_key(last);
     let (mut days, mut start) = (Vec::new(), None);
+    if first > last {
+        return Ok(days);
+    }
     loop {
         let page = store
             .range_page(&pk, &range, Order::Ascending, None, start, now)

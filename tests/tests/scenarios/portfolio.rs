@@ -517,6 +517,12 @@ async fn what_a_portfolio_was_worth_can_be_drawn_day_by_day_with_its_gaps() {
     let one = world.look("ada", &path).await.with_status(200);
     assert_eq!(one["data"][2]["totals"][0]["amount"], "50");
     assert_eq!(one["data"][2]["accounts"].as_array().unwrap().len(), 1);
+    // Of days that are yet to come nothing is known.
+    let none = world
+        .look("ada", "/api/portfolio/history?start_date=2285-01-06")
+        .await
+        .with_status(200);
+    assert_eq!(none["data"], json!([]));
     world
         .look("ada", "/api/portfolio/history?start_date=x")
         .await
