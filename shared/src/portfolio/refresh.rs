@@ -811,9 +811,10 @@ async fn daily(
 
 /// The accounts whose performance, and those whose transactions are to be read again.
 fn due_daily(snapshot: &Snapshot, now: Timestamp) -> (Vec<AccountId>, Vec<AccountId>) {
+    // Of a broken connection SnapTrade still tells what there was until it broke, of which the event may be lost.
     let works = |account: &AccountId| {
         snapshot.connected_accounts().any(|(stored, connection)| {
-            stored.account_id == *account && stored.synced && connection.state == ConnectionState::Active
+            stored.account_id == *account && stored.synced && connection.state != ConnectionState::Deleting
         })
     };
     let performance = snapshot
