@@ -195,6 +195,42 @@ async fn an_empty_or_shrunken_list_takes_nothing_back_and_is_told_of() {
 }
 
 #[tokio::test]
+async fn a_list_that_changes_its_length_while_it_is_read_takes_nothing_back() {
+    let kind = json!({"wordpress": {"kind": "memberpress", "api_key_header": "MEMBERPRESS-API-KEY"}});
+    let shop = Shop::with(kind).await;
+    // Two pages of a hundred.
+    let rows = |first: &str, count: u64| -> Value {
+        let row = |number: u64| {
+            json!({"id": number.to_string(), "amount": "49.00", "total": number.to_string(),
+                "status": if number == 1 { first } else { "complete" }, "txn_type": "payment",
+                "gateway": "stripe", "trans_num": format!("ch_{number}"), "subscription": "0",
+                "membership": {"id": "100"}, "created_at": day(0), "expires_at": null,
+                "member": {"id": 11, "email": "ada@example.com", "username": "Ada"}})
+        };
+        (1..=count).map(row).collect()
+    };
+    shop.show_raw(rows("complete", 150)).await;
+    shop.sync().await;
+    assert_eq!(shop.access("S1").await, json!({"Ada": end(4500)}));
+    shop.show_raw(rows("refunded", 150)).await;
+    let slow = json!({"operation": "transactions", "kind": "slow", "times": 2, "delay_ms": 1500});
+    shop.outside(Method::POST, "/__sandbox/faults", slow).await;
+    // After the first page a tenth of the rows is gone.
+    let meanwhile = async {
+        tokio::time::sleep(std::time::Duration::from_millis(2200)).await;
+        shop.show_raw(rows("refunded", 135)).await;
+    };
+    let (report, ()) = tokio::join!(shop.fire("access-rescan"), meanwhile);
+    assert_eq!(
+        (&report["status"], &report["shortened"], &report["revoked"]),
+        (&json!("quarantined"), &json!(0), &json!(0)),
+        "{report}"
+    );
+    assert_eq!(shop.access("S1").await, json!({"Ada": end(4500)}));
+    shop.world.stop().await;
+}
+
+#[tokio::test]
 async fn a_shop_that_really_shrank_is_believed_after_three_days_of_the_same_size() {
     let mut shop = Shop::open().await;
     shop.know(&["Ada", "Bob", "Cy", "Dan"]).await;
