@@ -118,8 +118,7 @@ fn sort_key(day: Date) -> String {
     format!("DAY#{day}")
 }
 
-/// The days that are known from `first` to `last`. One call for each megabyte; none where `first` is the later one, a range
-/// that DynamoDB refuses.
+/// The days that are known from `first` to `last`; none where `first` is the later one. One call for each megabyte.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -134,9 +133,6 @@ pub async fn days(
     let pk = days_partition(tenant, stem);
     let range = sort_key(first)..=sort_key(last);
     let (mut days, mut start) = (Vec::new(), None);
-    if first > last {
-        return Ok(days);
-    }
     loop {
         let page = store
             .range_page(&pk, &range, Order::Ascending, None, start, now)

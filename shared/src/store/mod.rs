@@ -68,6 +68,15 @@ pub struct Page {
     pub next: Option<Item>,
 }
 
+impl Page {
+    /// What a call answered, without what has expired.
+    fn of(items: Option<Vec<Item>>, next: Option<Item>, now: Timestamp) -> Self {
+        let mut items = items.unwrap_or_default();
+        items.retain(|item| !is_expired(item, now));
+        Self { items, next }
+    }
+}
+
 impl Store {
     /// The table named `table`, reached through `client`.
     #[must_use]
@@ -168,7 +177,7 @@ impl Store {
     }
 
     /// Reads a page of the part of a partition whose sort keys are within `range`, consistently and in this order. One
-    /// call.
+    /// call; none where the range ends before it begins, which DynamoDB refuses.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
@@ -181,6 +190,9 @@ impl Store {
         start: Option<Item>,
         now: Timestamp,
     ) -> Result<Page, StoreError> {
+        if range.is_empty() {
+            return Ok(Page::of(None, None, now));
+        }
         let answer = self
             .client
             .query()
@@ -196,12 +208,7 @@ impl Store {
             .send()
             .await
             .map_err(unavailable)?;
-        let mut items = answer.items.unwrap_or_default();
-        items.retain(|item| !is_expired(item, now));
-        Ok(Page {
-            items,
-            next: answer.last_evaluated_key,
-        })
+        Ok(Page::of(answer.items, answer.last_evaluated_key, now))
     }
 
     /// Reads a page of the whole table, consistently: the items whose partition key begins with one of `prefixes`, in no
@@ -231,12 +238,7 @@ impl Store {
             scan = scan.filter_expression(filter.join(" OR "));
         }
         let answer = scan.send().await.map_err(unavailable)?;
-        let mut items = answer.items.unwrap_or_default();
-        items.retain(|item| !is_expired(item, now));
-        Ok(Page {
-            items,
-            next: answer.last_evaluated_key,
-        })
+        Ok(Page::of(answer.items, answer.last_evaluated_key, now))
     }
 
     /// Reads a page of an index partition in the order of its sort keys. The index lags behind the table, so what it
@@ -264,12 +266,7 @@ impl Store {
             .send()
             .await
             .map_err(unavailable)?;
-        let mut items = answer.items.unwrap_or_default();
-        items.retain(|item| !is_expired(item, now));
-        Ok(Page {
-            items,
-            next: answer.last_evaluated_key,
-        })
+        Ok(Page::of(answer.items, answer.last_evaluated_key, now))
     }
 
     /// Reads a page of the part of an index partition whose sort keys are within `range`, in their order. One call.
@@ -292,12 +289,7 @@ impl Store {
             .send()
             .await
             .map_err(unavailable)?;
-        let mut items = answer.items.unwrap_or_default();
-        items.retain(|item| !is_expired(item, now));
-        Ok(Page {
-            items,
-            next: answer.last_evaluated_key,
-        })
+        Ok(Page::of(answer.items, answer.last_evaluated_key, now))
     }
 
     /// Counts the items of an index partition whose sort keys are within `range`; those that have expired count as long
